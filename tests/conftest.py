@@ -1,0 +1,79 @@
+"""What all tests share: saying what a machine lacks, and waiting for something to happen.
+
+A test is never skipped quietly. One that needs a program or root's powers says so, with `requires()` or a
+marker; on a developer's machine without them it is listed at the end of the run, and under CI=true it fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+T = TypeVar("T")
+
+NAMESPACE_TESTS = Path(__file__).parent / "namespaces"
+# Administrators' tools are not on the PATH of an ordinary user in Debian.
+SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
+
+_could_not_run: dict[str, list[str]] = {}
+
+
+def eventually(condition: Callable[[], T], *, within_s: float = 10.0, every_s: float = 0.01) -> T:
+    """Poll until `condition()` is true and return its value; fail after `within_s` seconds."""
+    deadline = time.monotonic() + within_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"did not happen within {within_s:g} s; the last look gave {value!r}")
+        time.sleep(every_s)
+    return value
+
+
+def requires(*programs: str) -> None:
+    """End the running test here unless all `programs` are installed; CI counts that as a failure."""
+    missing = [program for program in programs if shutil.which(program, path=SEARCH_PATH) is None]
+    if missing:
+        _cannot_run(f"not installed: {', '.join(missing)}")
+
+
+def root_powers() -> bool:
+    """Whether this process may make namespaces and interfaces (being uid 0 neither shows nor needs it)."""
+    status = Path("/proc/self/status").read_text()
+    effective = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
+    return all(effective >> bit & 1 for bit in (CAP_NET_ADMIN, CAP_SYS_ADMIN))
+
+
+def _cannot_run(reason: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"cannot run here, and CI must be able to: {reason}", pytrace=False)
+    test = os.environ.get("PYTEST_CURRENT_TEST", "a test").rsplit(" ", 1)[0]
+    _could_not_run.setdefault(reason, []).append(test)
+    pytest.skip(reason)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(NAMESPACE_TESTS):
+            item.add_marker("root")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("root") and not root_powers():
+        _cannot_run("needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN)")
+    requires(*(program for marker in item.iter_markers("requires") for program in marker.args))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _could_not_run:
+        return
+    terminalreporter.section("could not run on this machine", yellow=True)
+    for reason, tests in sorted(_could_not_run.items()):
+        terminalreporter.write_line(f"{reason} ({len(tests)} tests)")
+        for test in tests:
+            terminalreporter.write_line(f"    {test}")
