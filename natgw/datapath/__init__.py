@@ -1,4 +1,14 @@
-"""Decisions: a frame comes in, frames go out. No I/O, no clock, no logging (see docs/architecture.md)."""
+"""Decisions: a frame comes in, frames go out. No I/O, no clock, no logging (see docs/architecture.md).
+
+    walk        a frame's way, step by step, for people to read
+    fastpath    the same for flows that exist, for the machine to run
+    sides       bridge and uplink: learning, ARP, routes
+    napt        which flow a packet belongs to, which may begin
+    rewrite     what translation does to a packet; icmp_errors: to one quoted in an error
+    forward     sending, fitting to a link, refusing
+    tcp_state   the table of TCP transitions
+    coalesce    UDP datagrams put together before they are written
+"""
 
 from natgw.datapath.config import (
     DatapathConfig,
@@ -9,13 +19,22 @@ from natgw.datapath.config import (
     Timeouts,
     UplinkConfig,
 )
+from natgw.datapath.core import Datapath
+from natgw.datapath.port import Port
+from natgw.datapath.sides import Bridge
+from natgw.datapath.verdict import Extra, Verdict
 
 __all__ = [
+    "Bridge",
+    "Datapath",
     "DatapathConfig",
+    "Extra",
     "NetworkConfig",
+    "Port",
     "PortKind",
     "Publication",
     "Route",
     "Timeouts",
     "UplinkConfig",
+    "Verdict",
 ]

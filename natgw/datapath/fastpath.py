@@ -1,0 +1,165 @@
+"""The walk for frames of flows that exist, as short as Python can say it.
+
+One closure for each port, so that everything it needs is a local name. One unpack reads all fields that decide; each check
+that fails hands the frame to the slow path, which decides alone what is wrong with it. What is left is the rewrite: TTL, IP
+checksum, addresses and ports lie in 16 contiguous bytes and are written by one pack; the Ethernet header is one slice.
+
+Nothing here may differ from `walk` and `rewrite` in any byte: tests/property/test_fast_slow.py drives both with the same
+frames. Measured costs are in docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from natgw.datapath.coalesce import HEADERS, Run
+from natgw.datapath.port import ROUTE, Port, Receive
+from natgw.datapath.verdict import Extra, Verdict
+from natgw.tables.flows import Leg, Realm
+from natgw.tables.neigh import Neighbour
+from natgw.wire.ethernet import ETH, L3
+from natgw.wire.ipv4 import ICMP, ICMP_ECHO, ICMP_ECHO_REPLY, TCP, UDP
+
+if TYPE_CHECKING:
+    from natgw.datapath.core import Datapath
+
+# flags gso - csum_start - | macs | type ver ihl tos, total length, id, fragment, ttl protocol, checksum, key | udp length, sum
+_HEAD = struct.Struct("!BB4xH2x 12s IHHHHH12s HH")
+_TTL_TO_PORTS = struct.Struct("!HH12s")
+"""TTL and protocol, IP checksum, addresses and ports."""
+_TCP = struct.Struct("!H2xH")
+"""Data offset and flags, checksum."""
+_U16 = struct.Struct("!H")
+
+_IPV4_NO_OPTIONS = 0x08004500
+_KIND_MASK = 0xFFFFFF00
+_FRAGMENT_BITS = 0xBFFF
+"""All of the fragment field but DF."""
+_DF = 0x4000
+_MIN_BYTES = L3 + 28
+_CSUM_START = 0x2200
+"""csum_start 34, a little-endian field read as a big-endian one."""
+_ACK_ONLY = 0x10
+_DECIDING_FLAGS = 0x17
+"""FIN, SYN, RST and ACK: a segment with ACK alone of these changes no state."""
+
+_L4 = L3 + 20
+_TCP_OFFSET_FLAGS = _L4 + 12
+_TCP_SUM = _L4 + 16
+_UDP_SUM = _L4 + 6
+_ICMP_SUM = _L4 + 2
+_ICMP_ID = _L4 + 4
+_IP_TTL = L3 + 8
+
+
+def build_receiver(dp: Datapath, port: Port, realm: Realm, run: Run) -> Receive:
+    """The function that takes each frame of `port`: (buffer, bytes in it, now in seconds)."""
+    slow = dp.slow
+    counts, extras = dp.verdicts, dp.extras
+    coalesce = dp.config.coalesce
+    find_port = port.shortcuts.get
+    find_tcp, find_udp, find_icmp = realm.tcp.get, realm.udp.get, realm.icmp.get
+    head, write_middle, read_tcp = _HEAD.unpack_from, _TTL_TO_PORTS.pack_into, _TCP.unpack_from
+    write_u16, read_u16, number = _U16.pack_into, _U16.unpack_from, int.from_bytes
+    bridged, fast_frames = Verdict.BRIDGED.value, Extra.FAST_PATH.value
+
+    def receive(buf: bytearray, n: int, now: float) -> None:
+        (flags, gso, csum_start, macs, kind, total, ident, fragment, ttl_proto, ip_sum, key,
+         udp_length, l4_sum) = head(buf)
+
+        # The next datagram of the run that is being put together: its payload is all that matters.
+        if key == run.key:
+            if (flags == 1 and not gso and total == run.total and n >= total + L3 and l4_sum == run.udp_sum
+                    and kind == run.kind and ttl_proto == run.ttl_proto and fragment == _DF and macs == run.macs
+                    and udp_length == total - 20 and (ident + ip_sum) % 0xFFFF == run.check
+                    and csum_start == _CSUM_START and run.end <= run.limit):
+                end = run.end
+                run.end = end + run.payload
+                run.view[end : run.end] = memoryview(buf)[HEADERS : total + L3]
+                run.count += 1
+                return
+            dp.flush()
+        elif run.key is not None:
+            dp.flush()
+
+        target = find_port(macs)
+        if target is not ROUTE:
+            if target is None or n < L3:
+                slow(port, buf, n, now)
+                return
+            counts[bridged] += 1
+            extras[fast_frames] += 1
+            target.transmit(memoryview(buf)[:n])
+            return
+
+        end = total + L3
+        if (n < _MIN_BYTES or kind & _KIND_MASK != _IPV4_NO_OPTIONS or fragment & _FRAGMENT_BITS or ttl_proto < 0x0200
+                or end > n or number(buf[L3:_L4], "big") % 0xFFFF or (flags & 1 and csum_start != _CSUM_START)):
+            slow(port, buf, n, now)
+            return
+
+        protocol = ttl_proto & 0xFF
+        leg: Leg | None = None
+        if protocol == TCP:
+            if total >= 40:
+                offset_flags, l4_sum = read_tcp(buf, _TCP_OFFSET_FLAGS)
+                tcp_header = offset_flags >> 10 & 0x3C
+                if (offset_flags & _DECIDING_FLAGS) == _ACK_ONLY and 20 <= tcp_header <= total - 20:
+                    leg = find_tcp(key)
+        elif protocol == UDP:
+            if udp_length == total - 20 and udp_length >= 8:
+                leg = find_udp(key)
+        elif protocol == ICMP:
+            icmp_type = buf[_L4]
+            if icmp_type == ICMP_ECHO or icmp_type == ICMP_ECHO_REPLY:
+                leg = find_icmp(key[:8] + buf[_ICMP_ID : _ICMP_ID + 2] * 2)
+                if leg is not None and (icmp_type == ICMP_ECHO) != (leg is leg.flow.original):
+                    leg = None
+        if leg is None or not leg.fast:
+            slow(port, buf, n, now)
+            return
+        neighbour: Neighbour[Port] = leg.neighbour
+        transmit = neighbour.transmit
+        if transmit is None or (total > neighbour.mtu and not (
+                gso and (buf[4] | buf[5] << 8) + (20 + tcp_header if protocol == TCP else 28) <= neighbour.mtu)):
+            slow(port, buf, n, now)
+            return
+
+        # All is decided: rewrite and send. (field ^ 0xFFFF) + delta, folded, is RFC 1624 equation 3.
+        checksum = (ip_sum ^ 0xFFFF) + leg.ip_delta
+        checksum = ((checksum & 0xFFFF) + (checksum >> 16)) ^ 0xFFFF
+        if protocol == ICMP:
+            write_middle(buf, _IP_TTL, ttl_proto - 0x100, checksum, leg.rewrite[:8] + key[8:])
+            buf[_ICMP_ID : _ICMP_ID + 2] = leg.rewrite[8:10]
+            value = (read_u16(buf, _ICMP_SUM)[0] ^ 0xFFFF) + leg.l4_delta
+            write_u16(buf, _ICMP_SUM, ((value & 0xFFFF) + (value >> 16)) ^ 0xFFFF)
+        else:
+            write_middle(buf, _IP_TTL, ttl_proto - 0x100, checksum, leg.rewrite)
+            if flags & 1:
+                value = l4_sum + leg.addr_delta
+                value = (value & 0xFFFF) + (value >> 16)
+            else:
+                value = (l4_sum ^ 0xFFFF) + leg.l4_delta
+                value = ((value & 0xFFFF) + (value >> 16)) ^ 0xFFFF
+            if protocol == TCP:
+                write_u16(buf, _TCP_SUM, value)
+            elif flags & 1:
+                write_u16(buf, _UDP_SUM, value)
+            elif l4_sum:
+                write_u16(buf, _UDP_SUM, value or 0xFFFF)
+        buf[ETH:L3] = neighbour.header
+        leg.last = now
+        leg.packets += 1
+        leg.bytes += total
+        counts[leg.fast] += 1
+        extras[fast_frames] += 1
+        if (protocol == UDP and flags == 1 and not gso and fragment == _DF and total > 28 and coalesce
+                and neighbour.coalesces):
+            run.start(buf, end, leg)
+            run.key, run.macs, run.kind, run.total = key, macs, kind, total
+            run.ttl_proto, run.udp_sum, run.check = ttl_proto, l4_sum, (ident + ip_sum) % 0xFFFF
+            return
+        transmit(memoryview(buf)[:end])
+
+    return receive

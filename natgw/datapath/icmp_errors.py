@@ -1,0 +1,58 @@
+"""ICMP errors across the translator (RFC 5508 section 4; RFC 4787 REQ-14, RFC 5382 REQ-9).
+
+An error quotes the packet it is about, as that packet was where the error arose: translated. To mean anything to the packet's
+sender, the quotation must be put back: addresses, ports and checksums of the quoted packet first, then the error's own
+addresses. The quoted packet left by one leg of a flow, so a packet that answered it would come back by the other leg; that
+one is looked up, and the error goes where the answer would have gone.
+
+An error neither ends a flow nor keeps it alive (RFC 4787 REQ-10: it must not end a mapping).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from natgw.datapath.forward import hop_of, send_by
+from natgw.datapath.rewrite import parse_embedded, restore_embedded
+from natgw.datapath.verdict import Verdict
+from natgw.tables.flows import Realm
+from natgw.wire.checksum import checksum
+from natgw.wire.ethernet import L3
+from natgw.wire.ipv4 import ICMP, Ipv4Packet
+
+if TYPE_CHECKING:
+    from natgw.datapath.core import Datapath
+
+
+def translate_error(dp: Datapath, realm: Realm, packet: Ipv4Packet, now: float) -> Verdict:
+    """Send an ICMP error that arrived in `realm` on to whoever sent the packet it quotes."""
+    embedded = parse_embedded(packet)
+    if embedded is None:
+        return Verdict.DROP_ICMP_BAD
+    answer = realm.of(embedded.protocol).get(embedded.reversed_key)
+    if answer is None:
+        return Verdict.DROP_ICMP_NO_FLOW
+    flow = answer.flow
+    if embedded.protocol == ICMP and embedded.is_query != (answer is flow.reply):
+        return Verdict.DROP_ICMP_NO_FLOW
+    if packet.ttl <= 1:
+        return Verdict.DROP_TTL
+    neighbour = hop_of(dp, answer, now)
+    if neighbour is None:
+        return Verdict.DROP_NO_ROUTE
+    buf, start = packet.buf, packet.l4
+    message = bytearray(buf[start : packet.end])
+    restore_embedded(message, embedded.start - start, embedded.key, flow.other(answer).key)
+    message[2:4] = b"\0\0"
+    message[2:4] = checksum(message).to_bytes(2, "big")
+    buf[start : packet.end] = message
+    # A router on the way keeps its own address, so that traceroute shows it; an address that the flow translates is
+    # translated, and nothing inside is ever shown outside.
+    comes_from_inside = dp.uplink is None or realm is not dp.uplink.realm
+    if comes_from_inside or packet.src == answer.key[:4]:
+        buf[L3 + 12 : L3 + 16] = answer.rewrite[:4]
+    buf[L3 + 16 : L3 + 20] = answer.rewrite[4:8]
+    buf[L3 + 8] -= 1
+    buf[L3 + 10 : L3 + 12] = b"\0\0"
+    buf[L3 + 10 : L3 + 12] = checksum(memoryview(buf)[L3:start]).to_bytes(2, "big")
+    return send_by(dp, neighbour, packet, Verdict.TRANSLATED_ERROR)

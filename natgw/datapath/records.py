@@ -1,0 +1,77 @@
+"""The tables as people and JSON see them: names and text instead of bytes. See docs/cli.md for the keys."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+from natgw.datapath.sides import Bridge
+from natgw.datapath.tcp_state import TcpState
+from natgw.tables.flows import Flow, Leg, Mapping
+from natgw.wire.ethernet import mac_text
+from natgw.wire.ipv4 import PROTOCOL_NAMES, TCP
+
+if TYPE_CHECKING:
+    from natgw.datapath.core import Datapath
+
+Record = dict[str, object]
+
+
+def flow_records(dp: Datapath, now: float) -> list[Record]:
+    """One record a flow; `timeout_s` is what is left of its idle time."""
+    return [_flow(flow, now) for flow in dp.napt.flows]
+
+
+def _flow(flow: Flow, now: float) -> Record:
+    mapping = flow.mapping
+    return {
+        "protocol": PROTOCOL_NAMES[flow.protocol],
+        "state": TcpState(flow.state).name if flow.protocol == TCP else _query_state(flow),
+        "timeout_s": max(0, round(flow.last + flow.timeout_s - now)),
+        "network": flow.network,
+        "kind": flow.kind,
+        "original": _leg(flow.original),
+        "reply": _leg(flow.reply),
+        "mapping": None if mapping is None else _mapping(mapping),
+    }
+
+
+def _mapping(mapping: Mapping) -> Record:
+    return {"internal": _endpoint(mapping.internal), "external": _endpoint(mapping.external)}
+
+
+def _query_state(flow: Flow) -> str:
+    return "REPLIED" if flow.reply.packets else "UNREPLIED"
+
+
+def _leg(leg: Leg) -> Record:
+    key = leg.key
+    return {"src": _ip(key[:4]), "sport": int.from_bytes(key[8:10], "big"), "dst": _ip(key[4:8]),
+            "dport": int.from_bytes(key[10:], "big"), "packets": leg.packets, "bytes": leg.bytes}
+
+
+def _ip(address: bytes) -> str:
+    return str(IPv4Address(address))
+
+
+def _endpoint(endpoint: bytes) -> str:
+    return f"{_ip(endpoint[:4])}:{int.from_bytes(endpoint[4:], 'big')}"
+
+
+def fdb_records(dp: Datapath, now: float) -> list[Record]:
+    """One record a station; `age_s` since it was last heard, null for a static one."""
+    return [
+        {"mac": mac_text(entry.mac), "port": entry.port.name, "network": bridge.name, "static": entry.static,
+         "age_s": None if entry.static else round(max(0.0, now - entry.last_seen), 1)}
+        for bridge in dp.bridges for entry in bridge.fdb.entries()
+    ]
+
+
+def neighbour_records(dp: Datapath, now: float) -> list[Record]:
+    """One record an address; `age_s` since it was last confirmed."""
+    return [
+        {"ip": _ip(entry.ip), "mac": None if entry.mac is None else mac_text(entry.mac), "state": entry.state.value,
+         "port": None if entry.port is None else entry.port.name,
+         "network": side.name if isinstance(side, Bridge) else "uplink", "age_s": round(max(0.0, now - entry.confirmed), 1)}
+        for side in dp.sides() for entry in side.neighbours.entries()
+    ]

@@ -1,0 +1,198 @@
+"""The two kinds of network natgw stands between: a bridge with containers on it, and the uplink to the outside.
+
+What they have in common is a *side*: a realm of flow legs, a table of neighbours, an address and a MAC of natgw's own, and
+ARP. The bridge adds learning and flooding; the uplink adds routes and the question of what belongs to the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address
+
+from natgw.datapath.config import NetworkConfig, UplinkConfig
+from natgw.datapath.port import ROUTE, Port
+from natgw.datapath.verdict import Extra
+from natgw.tables.fdb import Fdb, Learned
+from natgw.tables.flows import Realm
+from natgw.tables.neigh import Neighbour, NeighbourTable
+from natgw.tables.routes import RouteTable
+from natgw.wire.arp import ArpMessage, build_reply, build_request
+from natgw.wire.ethernet import BROADCAST, ETH, L3, TYPE_IPV4
+
+_TYPE_IPV4 = TYPE_IPV4.to_bytes(2, "big")
+
+Unresolved = Callable[["Side", Neighbour[Port], list[bytes]], None]
+
+
+class Side:
+    """A network segment natgw has an address on. `extras` are the datapath's side counters."""
+
+    def __init__(self, mac: bytes, max_neighbours: int, extras: list[int], unresolved: Unresolved) -> None:
+        self.mac = mac
+        self.realm = Realm()
+        self.extras = extras
+        self.neighbours: NeighbourTable[Port] = NeighbourTable(
+            max_neighbours, self._send_request, lambda neighbour, frames: unresolved(self, neighbour, frames))
+
+    def owns(self, ip: bytes) -> bool:
+        """Whether natgw answers ARP for this address here."""
+        raise NotImplementedError
+
+    def source_for(self, ip: bytes) -> bytes:
+        """The address of natgw's own that a neighbour `ip` should see."""
+        raise NotImplementedError
+
+    def ports_for(self, neighbour: Neighbour[Port], to_mac: bytes | None) -> list[Port]:
+        """Where an ARP request for a neighbour goes."""
+        raise NotImplementedError
+
+    def hear_arp(self, message: ArpMessage, port: Port, now: float) -> None:
+        """Learn from an ARP message and answer it if it asks for us (RFC 826, packet reception)."""
+        for_us = self.owns(message.target_ip)
+        if not message.is_probe and not self.owns(message.sender_ip) and self.on_link(message.sender_ip):
+            neighbour = self.neighbours.confirm(message.sender_ip, message.sender_mac, port, now, create=for_us)
+            if neighbour is not None:
+                self.bind(neighbour)
+        if for_us and message.operation == 1 and self.answers:
+            port.transmit(memoryview(build_reply(message, self.mac)))
+
+    answers = True
+    """Whether natgw answers ARP requests on this side, or leaves that to the host."""
+
+    def on_link(self, ip: bytes) -> bool:
+        """Whether an address can be a neighbour here at all."""
+        raise NotImplementedError
+
+    def bind(self, neighbour: Neighbour[Port]) -> None:
+        """Make a confirmed neighbour ready to send to, and send what waited for it."""
+        if neighbour.port is None or neighbour.mac is None:
+            return
+        neighbour.header = neighbour.mac + self.mac + _TYPE_IPV4
+        neighbour.mtu = neighbour.port.mtu
+        neighbour.coalesces = neighbour.port.coalesces
+        neighbour.transmit = neighbour.port.transmit
+        while neighbour.queue:
+            frame = bytearray(neighbour.queue.popleft())
+            frame[ETH:L3] = neighbour.header
+            neighbour.transmit(memoryview(frame))
+
+    def _send_request(self, neighbour: Neighbour[Port], to_mac: bytes | None) -> None:
+        source = self.source_for(neighbour.ip)
+        frame = memoryview(build_request(self.mac, source, neighbour.ip, to_mac or BROADCAST))
+        for port in self.ports_for(neighbour, to_mac):
+            self.extras[Extra.ARP_REQUESTS] += 1
+            port.transmit(frame)
+
+
+class Bridge(Side):
+    """A MAC-learning bridge (IEEE 802.1D) with natgw's gateway as one of its stations."""
+
+    def __init__(self, config: NetworkConfig, max_fdb: int, max_neighbours: int, extras: list[int],
+                 unresolved: Unresolved) -> None:
+        super().__init__(config.gateway_mac, max_neighbours, extras, unresolved)
+        self.config = config
+        self.name = config.name
+        self.gateway = config.gateway.packed
+        self.mtu = config.mtu
+        self.network = int(config.subnet.network_address)
+        self.mask = int(config.subnet.netmask)
+        self.broadcast = config.subnet.broadcast_address.packed
+        self.ports: list[Port] = []
+        self.host_port: Port | None = None
+        self.fdb: Fdb[Port] = Fdb(max_fdb)
+        self.fdb.add_static(config.gateway_mac, ROUTE)
+
+    def owns(self, ip: bytes) -> bool:
+        return ip == self.gateway
+
+    def source_for(self, ip: bytes) -> bytes:
+        return self.gateway
+
+    def on_link(self, ip: bytes) -> bool:
+        return int.from_bytes(ip, "big") & self.mask == self.network and ip != self.broadcast
+
+    def ports_for(self, neighbour: Neighbour[Port], to_mac: bytes | None) -> list[Port]:
+        if to_mac is not None and neighbour.port is not None:
+            return [neighbour.port]
+        return [port for port in self.ports if port is not self.host_port]
+
+    def learn(self, mac: bytes, port: Port, now: float) -> Learned:
+        """Note where a station is; one that moved takes its neighbour entries, and so its flows, along at once."""
+        learned = self.fdb.learn(mac, port, now)
+        if learned is Learned.MOVED:
+            self.clear_shortcuts()
+            for neighbour in self.neighbours.entries():
+                if neighbour.mac == mac and neighbour.port is not port:
+                    neighbour.port = port
+                    self.bind(neighbour)
+        elif learned is Learned.REFUSED_FULL:
+            self.extras[Extra.FDB_FULL] += 1
+        return learned
+
+    def clear_shortcuts(self) -> None:
+        for port in self.ports:
+            port.shortcuts.clear()
+
+    def add(self, port: Port, *, is_host: bool) -> None:
+        self.ports.append(port)
+        if is_host:
+            self.host_port = port
+            self.fdb.add_static(self.mac, port)
+        self.clear_shortcuts()
+
+    def remove(self, port: Port) -> None:
+        self.ports.remove(port)
+        self.fdb.forget_port(port)
+        if port is self.host_port:
+            self.host_port = None
+            self.fdb.add_static(self.mac, ROUTE)
+        self.neighbours.forget_port(port)
+        self.clear_shortcuts()
+
+
+class Uplink(Side):
+    """The way out: one interface, its addresses and routes."""
+
+    def __init__(self, port: Port, config: UplinkConfig, max_neighbours: int, extras: list[int], unresolved: Unresolved, *,
+                 exclusive: bool) -> None:
+        super().__init__(config.mac, max_neighbours, extras, unresolved)
+        self.port = port
+        # In a shared namespace the host's own stack answers ARP for the address.
+        self.answers = exclusive
+        self.apply(config)
+
+    def apply(self, config: UplinkConfig) -> None:
+        """Take over a new state of the interface. Neighbours are asked for anew; flows find their way again."""
+        self.config = config
+        self.mac = config.mac
+        self.port.mtu = config.mtu
+        self.port.shortcuts.clear()
+        self.neighbours.clear()
+        self.addresses = [interface.ip.packed for interface in config.addresses]
+        self.address_set = frozenset(self.addresses)
+        self.local = self.address_set | {IPv4Address(address).packed for address in config.local_addresses}
+        self._links = [(int(interface.network.network_address), int(interface.network.netmask), interface.ip.packed)
+                       for interface in config.addresses]
+        self.routes = RouteTable(
+            (int(route.destination.network_address), int(route.destination.netmask),
+             None if route.gateway is None else route.gateway.packed)
+            for route in config.routes)
+
+    def owns(self, ip: bytes) -> bool:
+        return ip in self.address_set
+
+    def on_link(self, ip: bytes) -> bool:
+        return ip not in self.address_set
+
+    def source_for(self, ip: bytes) -> bytes:
+        """The address on the network of a next hop, else the first one: what Linux picks without a preferred source."""
+        address = int.from_bytes(ip, "big")
+        for network, mask, own in self._links:
+            if address & mask == network:
+                return own
+        return self.addresses[0]
+
+    def ports_for(self, neighbour: Neighbour[Port], to_mac: bytes | None) -> list[Port]:
+        return [self.port]
+
+

@@ -1,0 +1,112 @@
+"""TCP as a gateway sees it: one table of transitions (RFC 5382 REQ-2 to REQ-5; states named as nf_conntrack names them).
+
+A gateway sees segments of both sides but not what the hosts make of them, so its states are not those of RFC 9293; they say
+how far a conversation has come, and how long it may be idle. ORIGINAL is the direction of the side that began. What has no
+transition is not believable in that state and is dropped, except for the re-sent handshake segments in IGNORED, which pass
+and change nothing.
+
+    NEW -syn-> SYN_SENT -synack(reply)-> SYN_RECV -ack-> ESTABLISHED
+    ESTABLISHED -fin-> FIN_WAIT -ack-> CLOSE_WAIT -fin(other side)-> LAST_ACK -ack-> TIME_WAIT
+    any -rst-> CLOSE; SYN_SENT -syn(reply)-> SYN_SENT2 (simultaneous open) -synack-> SYN_RECV
+"""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum, auto
+
+FIN, SYN, RST, PSH, ACK, URG = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+
+
+class TcpState(IntEnum):
+    NEW = 0
+    SYN_SENT = auto()
+    SYN_SENT2 = auto()
+    SYN_RECV = auto()
+    ESTABLISHED = auto()
+    FIN_WAIT = auto()
+    CLOSE_WAIT = auto()
+    LAST_ACK = auto()
+    TIME_WAIT = auto()
+    CLOSE = auto()
+
+
+class Event(Enum):
+    """What the flags of a segment say."""
+
+    SYN = auto()
+    SYN_ACK = auto()
+    FIN = auto()
+    ACK = auto()
+    RST = auto()
+
+
+class Direction(Enum):
+    ORIGINAL = auto()
+    REPLY = auto()
+
+
+def event_of(flags: int) -> Event | None:
+    """The event of a segment's flags byte, or None for combinations no TCP sends (SYN+FIN, SYN+RST, none at all ...)."""
+    if flags & RST:
+        return None if flags & (SYN | FIN) else Event.RST
+    if flags & SYN:
+        if flags & FIN:
+            return None
+        return Event.SYN_ACK if flags & ACK else Event.SYN
+    if not flags & ACK:
+        return None
+    return Event.FIN if flags & FIN else Event.ACK
+
+
+_S = TcpState
+_ORIGINAL: dict[Event, dict[TcpState, TcpState]] = {
+    Event.SYN: {_S.NEW: _S.SYN_SENT, _S.SYN_SENT: _S.SYN_SENT, _S.SYN_SENT2: _S.SYN_SENT2,
+                # A new connection with the ports of one that is over.
+                _S.TIME_WAIT: _S.SYN_SENT, _S.CLOSE: _S.SYN_SENT},
+    Event.SYN_ACK: {_S.SYN_SENT2: _S.SYN_RECV, _S.SYN_RECV: _S.SYN_RECV},
+    Event.FIN: {_S.SYN_RECV: _S.FIN_WAIT, _S.ESTABLISHED: _S.FIN_WAIT, _S.FIN_WAIT: _S.LAST_ACK, _S.CLOSE_WAIT: _S.LAST_ACK,
+                _S.LAST_ACK: _S.LAST_ACK, _S.TIME_WAIT: _S.TIME_WAIT, _S.CLOSE: _S.CLOSE},
+    # An ACK in NEW is a conversation older than the gateway, picked up (requirement T7).
+    Event.ACK: {_S.NEW: _S.ESTABLISHED, _S.SYN_RECV: _S.ESTABLISHED, _S.ESTABLISHED: _S.ESTABLISHED,
+                _S.FIN_WAIT: _S.CLOSE_WAIT, _S.CLOSE_WAIT: _S.CLOSE_WAIT, _S.LAST_ACK: _S.TIME_WAIT,
+                _S.TIME_WAIT: _S.TIME_WAIT, _S.CLOSE: _S.CLOSE},
+}
+_REPLY: dict[Event, dict[TcpState, TcpState]] = {
+    Event.SYN: {_S.SYN_SENT: _S.SYN_SENT2, _S.SYN_SENT2: _S.SYN_SENT2},
+    Event.SYN_ACK: {_S.SYN_SENT: _S.SYN_RECV, _S.SYN_SENT2: _S.SYN_RECV},
+    Event.FIN: {_S.SYN_RECV: _S.FIN_WAIT, _S.ESTABLISHED: _S.FIN_WAIT, _S.FIN_WAIT: _S.LAST_ACK, _S.CLOSE_WAIT: _S.LAST_ACK,
+                _S.LAST_ACK: _S.LAST_ACK, _S.TIME_WAIT: _S.TIME_WAIT, _S.CLOSE: _S.CLOSE},
+    Event.ACK: {_S.SYN_RECV: _S.SYN_RECV, _S.ESTABLISHED: _S.ESTABLISHED, _S.FIN_WAIT: _S.CLOSE_WAIT,
+                _S.CLOSE_WAIT: _S.CLOSE_WAIT, _S.LAST_ACK: _S.TIME_WAIT, _S.TIME_WAIT: _S.TIME_WAIT, _S.CLOSE: _S.CLOSE},
+}
+_RST: dict[TcpState, TcpState] = {state: _S.CLOSE for state in TcpState if state is not _S.NEW}
+
+TRANSITIONS: dict[Direction, dict[Event, dict[TcpState, TcpState]]] = {
+    Direction.ORIGINAL: {**_ORIGINAL, Event.RST: _RST},
+    Direction.REPLY: {**_REPLY, Event.RST: _RST},
+}
+
+IGNORED: dict[Direction, dict[Event, frozenset[TcpState]]] = {
+    Direction.ORIGINAL: {Event.SYN: frozenset((_S.SYN_RECV, _S.ESTABLISHED, _S.FIN_WAIT, _S.CLOSE_WAIT, _S.LAST_ACK))},
+    Direction.REPLY: {
+        Event.SYN_ACK: frozenset((_S.SYN_RECV, _S.ESTABLISHED, _S.FIN_WAIT, _S.CLOSE_WAIT, _S.LAST_ACK, _S.TIME_WAIT, _S.CLOSE)),
+        Event.ACK: frozenset((_S.SYN_SENT, _S.SYN_SENT2)),
+    },
+}
+
+FAST_STATES = frozenset(
+    state
+    for state in TcpState
+    if state is not _S.CLOSE
+    and state is not _S.TIME_WAIT
+    and all(table[Event.ACK].get(state) is state for table in TRANSITIONS.values())
+)
+"""States in which a plain ACK changes nothing, whichever side sends it: the fast path may forward it unasked."""
+
+
+def next_state(state: TcpState, direction: Direction, event: Event) -> TcpState | None:
+    """The state after a segment, which may be the same; None: the segment is not believable and must not pass."""
+    following = TRANSITIONS[direction].get(event, {}).get(state)
+    if following is not None:
+        return following
+    return state if state in IGNORED[direction].get(event, ()) else None

@@ -1,0 +1,298 @@
+"""A frame's way through natgw, one step after the other. Each function is one decision point; each way ends in a verdict.
+
+    from_bridge   learn the sender; another station's frame goes to its port or floods, unchanged
+      to_gateway  ARP for the gateway; IPv4 goes on
+        route     what is addressed to the gateway or the host goes to the host; the rest goes out, translated
+    from_uplink   ARP for the uplink; IPv4 to one of its addresses goes on
+        deliver   a reply is translated back, a published port is forwarded, anything else is the host's or is dropped
+
+The fast path (`fastpath.py`) is this walk with every answer remembered; it must never decide otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from natgw.datapath.config import Publication
+from natgw.datapath.forward import answer_echo, forward, refuse, send_by
+from natgw.datapath.icmp_errors import translate_error
+from natgw.datapath.napt import TRANSLATED
+from natgw.datapath.port import ROUTE, Port
+from natgw.datapath.rewrite import decrement_ttl
+from natgw.datapath.sides import Bridge, Uplink
+from natgw.datapath.verdict import MALFORMED_VERDICTS, Extra, Verdict
+from natgw.tables.fdb import Learned
+from natgw.tables.flows import Leg
+from natgw.wire import icmp
+from natgw.wire.arp import REPLY, parse_arp
+from natgw.wire.ethernet import ETH, L3, TYPE_ARP, TYPE_IPV4, ZERO_MAC, is_group, is_link_reserved
+from natgw.wire.ipv4 import ICMP, ICMP_ECHO, ICMP_TIME_EXCEEDED, ICMP_UNREACHABLE, Ipv4Packet, Malformed, parse_ipv4
+from natgw.wire.segment import CannotSegment, limit_segment_bytes, superframe_headers
+from natgw.wire.vnet import GSO_TCPV4, GSO_TCPV6
+
+if TYPE_CHECKING:
+    from natgw.datapath.core import Datapath
+
+
+def from_bridge(dp: Datapath, port: Port, bridge: Bridge, buf: bytearray, n: int, now: float) -> Verdict:
+    """A frame that came in at a bridge port."""
+    if n < L3:
+        return Verdict.DROP_RUNT
+    macs = bytes(buf[ETH : ETH + 12])
+    dst, src = macs[:6], macs[6:]
+    if is_group(src) or src == ZERO_MAC:
+        return Verdict.DROP_BAD_SOURCE_MAC
+    if bridge.learn(src, port, now) is Learned.REFUSED_STATIC:
+        return Verdict.DROP_SOURCE_IS_GATEWAY
+    if is_link_reserved(dst):
+        return Verdict.DROP_LINK_RESERVED
+    if is_group(dst):
+        return _flood_group(bridge, port, buf, n, now)
+    if dst == bridge.mac and port is not bridge.host_port:
+        port.remember(macs, ROUTE)
+        return to_gateway(dp, port, bridge, buf, n, now)
+    out = bridge.fdb.lookup(dst, now)
+    if out is None:
+        return _flood(bridge, port, buf, n)
+    if out is port:
+        return Verdict.DROP_SAME_PORT
+    if port.mtu <= out.mtu:
+        port.remember(macs, out)
+    return Verdict.BRIDGED if _bridge_to(dp, out, buf, n) else Verdict.DROP_TOO_BIG
+
+
+def _flood_group(bridge: Bridge, port: Port, buf: bytearray, n: int, now: float) -> Verdict:
+    """Broadcast and multicast: to all other ports, and to the gateway's own ears."""
+    if int.from_bytes(buf[ETH + 12 : L3], "big") == TYPE_ARP:
+        message = parse_arp(buf, n)
+        if message is None:
+            return Verdict.DROP_BAD_ARP
+        bridge.hear_arp(message, port, now)
+        if bridge.owns(message.target_ip):
+            # The host port has the gateway's address too: asked as well, it would answer a second time.
+            return _flood(bridge, port, buf, n, but=bridge.host_port)
+    return _flood(bridge, port, buf, n)
+
+
+def _flood(bridge: Bridge, port: Port, buf: bytearray, n: int, but: Port | None = None) -> Verdict:
+    frame = memoryview(buf)[:n]
+    for out in bridge.ports:
+        if out is not port and out is not but and (n - L3 <= out.mtu or buf[1]):
+            out.transmit(frame)
+    return Verdict.FLOODED
+
+
+def _bridge_to(dp: Datapath, out: Port, buf: bytearray, n: int) -> bool:
+    """Send a frame unchanged to a port; one too big for the link there is made to fit if it is a TCP superframe."""
+    if n - L3 > out.mtu and not _fits(dp, buf, n, out.mtu):
+        return False
+    out.transmit(memoryview(buf)[:n])
+    return True
+
+
+def _fits(dp: Datapath, buf: bytearray, n: int, mtu: int) -> bool:
+    kind = buf[1] & 0x7F
+    if not kind:
+        return False
+    try:
+        headers = superframe_headers(memoryview(buf)[:n])
+    except CannotSegment:
+        return False
+    if (buf[4] | buf[5] << 8) + headers <= mtu:
+        return True
+    if kind not in (GSO_TCPV4, GSO_TCPV6):
+        return False
+    dp.extras[Extra.RESIZED_SUPERFRAMES] += 1
+    limit_segment_bytes(buf, mtu - headers)
+    return True
+
+
+def to_gateway(dp: Datapath, port: Port, bridge: Bridge, buf: bytearray, n: int, now: float) -> Verdict:
+    """A frame from a station of the bridge to the gateway's MAC address."""
+    ethertype = int.from_bytes(buf[ETH + 12 : L3], "big")
+    if ethertype == TYPE_ARP:
+        message = parse_arp(buf, n)
+        if message is None:
+            return Verdict.DROP_BAD_ARP
+        bridge.hear_arp(message, port, now)
+        if message.operation == REPLY and bridge.host_port is not None:
+            bridge.host_port.transmit(memoryview(buf)[:n])  # it may be the host that asked
+        return Verdict.ABSORBED
+    if ethertype != TYPE_IPV4:
+        return Verdict.DROP_ETHERTYPE
+    packet = parse_ipv4(buf, n)
+    if isinstance(packet, Malformed):
+        return MALFORMED_VERDICTS[packet]
+    if packet.src == packet.dst:
+        return Verdict.DROP_LAND
+    if not bridge.on_link(packet.src) or packet.src == bridge.gateway:
+        return Verdict.DROP_MARTIAN_SOURCE
+    return route(dp, bridge, packet, now)
+
+
+def route(dp: Datapath, bridge: Bridge, packet: Ipv4Packet, now: float) -> Verdict:
+    """A sound packet from a container to the gateway."""
+    uplink = dp.uplink
+    if packet.dst == bridge.gateway:
+        if packet.protocol == ICMP and packet.icmp_type == ICMP_ECHO and not packet.is_fragment:
+            return answer_echo(dp, bridge, packet, now)
+        return to_host(bridge, packet)
+    if packet.is_icmp_error and not packet.is_fragment:
+        verdict = translate_error(dp, bridge.realm, packet, now)
+        if verdict is not Verdict.DROP_ICMP_NO_FLOW or not dp.is_local(packet.dst):
+            return verdict
+    if dp.is_local(packet.dst):
+        return _to_local(dp, bridge, packet, now)
+    if bridge.on_link(packet.dst):
+        return _route_back(dp, bridge, packet, now)
+    if packet.dst[0] in (0, 127) or packet.dst[0] >= 224 or packet.dst == bridge.broadcast:
+        return Verdict.DROP_MARTIAN_DESTINATION
+    if uplink is None or not uplink.addresses:
+        return refuse(dp, bridge, packet, ICMP_UNREACHABLE, icmp.UNREACHABLE_NET, now, Verdict.DROP_NO_UPLINK)
+    if packet.is_fragment:
+        return Verdict.DROP_FRAGMENT
+    if packet.protocol not in TRANSLATED or packet.is_icmp_error:
+        return Verdict.DROP_PROTOCOL
+    leg = dp.napt.leg_of(bridge.realm, packet)
+    if leg is None:
+        begun = _begin_outbound(dp, bridge, uplink, packet, now)
+        if isinstance(begun, Verdict):
+            return begun
+        leg = begun
+    return forward(dp, leg, packet, now, bridge)
+
+
+def _begin_outbound(dp: Datapath, bridge: Bridge, uplink: Uplink, packet: Ipv4Packet, now: float) -> Leg | Verdict:
+    if packet.protocol == ICMP and packet.icmp_type != ICMP_ECHO:
+        return Verdict.DROP_ICMP_TYPE
+    hop_ip = uplink.routes.next_hop(packet.dst)
+    if hop_ip is None:
+        return refuse(dp, bridge, packet, ICMP_UNREACHABLE, icmp.UNREACHABLE_NET, now, Verdict.DROP_NO_ROUTE)
+    if packet.ttl <= 1:
+        return refuse(dp, bridge, packet, ICMP_TIME_EXCEEDED, 0, now, Verdict.DROP_TTL)
+    hop = uplink.neighbours.resolve(hop_ip, now)
+    inside = bridge.neighbours.resolve(packet.src, now)
+    if hop is None or inside is None:
+        return Verdict.DROP_NEIGHBOURS_FULL
+    return dp.napt.outbound(packet, bridge, uplink, hop, inside, now)
+
+
+def _to_local(dp: Datapath, bridge: Bridge, packet: Ipv4Packet, now: float) -> Verdict:
+    """To an address of the host: a published port is a hairpin, any other is the host itself."""
+    uplink = dp.uplink
+    if uplink is None or not uplink.owns(packet.dst) or packet.protocol not in TRANSLATED or packet.is_fragment:
+        return to_host(bridge, packet)
+    leg = dp.napt.leg_of(bridge.realm, packet)
+    if leg is None:
+        publication = dp.napt.publication_at(packet.protocol, packet.dst, packet.dport)
+        if publication is None or packet.protocol == ICMP:
+            if dp.config.exclusive:
+                return Verdict.DROP_NO_MAPPING
+            return to_host(bridge, packet)
+        target = dp.bridge_of(publication.container_ip.packed)
+        if target is None:
+            return Verdict.DROP_NO_MAPPING
+        inside = target.neighbours.resolve(publication.container_ip.packed, now)
+        back = bridge.neighbours.resolve(packet.src, now)
+        if inside is None or back is None:
+            return Verdict.DROP_NEIGHBOURS_FULL
+        begun = dp.napt.hairpin(packet, publication, target, inside, back, now)
+        if isinstance(begun, Verdict):
+            return begun
+        leg = begun
+    return forward(dp, leg, packet, now, bridge)
+
+
+def to_host(bridge: Bridge, packet: Ipv4Packet) -> Verdict:
+    """Hand a packet to the host's own stack, through natgw0, as it is."""
+    if bridge.host_port is None:
+        return Verdict.DROP_NO_HOST
+    bridge.host_port.transmit(memoryview(packet.buf)[: packet.end])
+    return Verdict.TO_HOST
+
+
+def _route_back(dp: Datapath, bridge: Bridge, packet: Ipv4Packet, now: float) -> Verdict:
+    """From the bridge to the bridge by way of the gateway: a container with a narrower netmask than the network."""
+    if packet.ttl <= 1:
+        return refuse(dp, bridge, packet, ICMP_TIME_EXCEEDED, 0, now, Verdict.DROP_TTL)
+    neighbour = bridge.neighbours.resolve(packet.dst, now)
+    if neighbour is None:
+        return Verdict.DROP_NEIGHBOURS_FULL
+    decrement_ttl(packet)
+    return send_by(dp, neighbour, packet, Verdict.ROUTED)
+
+
+def from_uplink(dp: Datapath, uplink: Uplink, buf: bytearray, n: int, now: float) -> Verdict:
+    """A frame that came in from outside. In a shared namespace the host has seen it too."""
+    if n < L3:
+        return Verdict.DROP_RUNT
+    macs = bytes(buf[ETH : ETH + 12])
+    dst = macs[:6]
+    ethertype = int.from_bytes(buf[ETH + 12 : L3], "big")
+    if ethertype == TYPE_ARP and (is_group(dst) or dst == uplink.mac):
+        message = parse_arp(buf, n)
+        if message is None:
+            return Verdict.DROP_BAD_ARP
+        uplink.hear_arp(message, uplink.port, now)
+        return Verdict.ABSORBED
+    if dst != uplink.mac:
+        return Verdict.DROP_NOT_FOR_US
+    if ethertype != TYPE_IPV4:
+        return Verdict.DROP_ETHERTYPE if dp.config.exclusive else Verdict.TO_HOST
+    uplink.port.remember(macs, ROUTE)
+    packet = parse_ipv4(buf, n)
+    if isinstance(packet, Malformed):
+        return MALFORMED_VERDICTS[packet]
+    if not uplink.owns(packet.dst):
+        return Verdict.TO_HOST if dp.is_local(packet.dst) and not dp.config.exclusive else Verdict.DROP_NOT_FOR_US
+    if packet.src == packet.dst:
+        return Verdict.DROP_LAND
+    if packet.src[0] in (0, 127) or packet.src[0] >= 224 or dp.is_local(packet.src) or dp.bridge_of(packet.src) is not None:
+        return Verdict.DROP_MARTIAN_SOURCE
+    return deliver(dp, uplink, packet, now)
+
+
+def deliver(dp: Datapath, uplink: Uplink, packet: Ipv4Packet, now: float) -> Verdict:
+    """A sound packet from outside to an address of the uplink."""
+    shared = not dp.config.exclusive
+    if packet.protocol not in TRANSLATED:
+        return Verdict.TO_HOST if shared else Verdict.DROP_PROTOCOL
+    if packet.is_fragment:
+        return Verdict.DROP_FRAGMENT
+    if packet.is_icmp_error:
+        verdict = translate_error(dp, uplink.realm, packet, now)
+        return Verdict.TO_HOST if verdict is Verdict.DROP_ICMP_NO_FLOW and shared else verdict
+    leg = dp.napt.leg_of(uplink.realm, packet)
+    if leg is not None:
+        return forward(dp, leg, packet, now, uplink)
+    publication = dp.napt.publication_at(packet.protocol, packet.dst, packet.dport)
+    if publication is not None and packet.protocol != ICMP:
+        begun = _begin_inbound(dp, uplink, publication, packet, now)
+        return begun if isinstance(begun, Verdict) else forward(dp, begun, packet, now, uplink)
+    if packet.protocol == ICMP:
+        if shared:
+            return Verdict.TO_HOST
+        return answer_echo(dp, uplink, packet, now) if packet.icmp_type == ICMP_ECHO else Verdict.DROP_NO_MAPPING
+    low, high = dp.config.port_range
+    if shared and not low <= packet.dport <= high:
+        return Verdict.TO_HOST
+    external = packet.dst + packet.dport.to_bytes(2, "big")
+    return Verdict.DROP_NO_MAPPING if dp.napt.flows.mapping_at(packet.protocol, external) is None else Verdict.DROP_FILTERED
+
+
+def _begin_inbound(dp: Datapath, uplink: Uplink, publication: Publication, packet: Ipv4Packet, now: float) -> Leg | Verdict:
+    target = publication.container_ip.packed
+    bridge = dp.bridge_of(target)
+    hop_ip = uplink.routes.next_hop(packet.src)
+    if bridge is None:
+        return Verdict.DROP_NO_MAPPING
+    if hop_ip is None:
+        return Verdict.DROP_NO_ROUTE
+    if packet.ttl <= 1:
+        return refuse(dp, uplink, packet, ICMP_TIME_EXCEEDED, 0, now, Verdict.DROP_TTL)
+    inside = bridge.neighbours.resolve(target, now)
+    hop = uplink.neighbours.resolve(hop_ip, now)
+    if inside is None or hop is None:
+        return Verdict.DROP_NEIGHBOURS_FULL
+    return dp.napt.inbound(packet, publication, bridge, uplink, inside, hop, now)
+

@@ -1,0 +1,182 @@
+"""IPv4 packets in frames: validated before anybody trusts a field (RFC 791, RFC 1812 section 5.2.2).
+
+     0       1     2      4      6      8     9      10      12     16     20
+    +-------+-----+------+------+------+-----+------+-------+------+------+---------
+    |ver ihl| tos | len  | id   | frag | ttl | proto| chksum| src  | dst  | options
+    +-------+-----+------+------+------+-----+------+-------+------+------+---------
+
+and what natgw must know of the transport header behind it. Ports of TCP and UDP lie right behind the addresses when
+there are no options: source, destination, source port and destination port are 12 bytes in a row at offset 12.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import Enum
+
+from natgw.wire.checksum import checksum
+from natgw.wire.ethernet import ETH, L3
+from natgw.wire.vnet import GSO_NONE, NEEDS_CSUM
+
+ICMP = 1
+TCP = 6
+UDP = 17
+
+PROTOCOL_NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp"}
+PROTOCOL_NUMBERS = {name: number for number, name in PROTOCOL_NAMES.items()}
+
+IPV4_BYTES = 20
+MORE_FRAGMENTS = 0x2000
+DONT_FRAGMENT = 0x4000
+FRAGMENT_OFFSET = 0x1FFF
+
+_HEADER = struct.Struct("!BBHHHBBH4s4s")
+_PORTS = struct.Struct("!HH")
+_ICMP = struct.Struct("!BBHHH")
+
+_MINIMUM_L4 = {ICMP: 8, TCP: 20, UDP: 8}
+CHECKSUM_OFFSET = {ICMP: 2, TCP: 16, UDP: 6}
+"""Where a transport's checksum lies in its header."""
+
+ICMP_ECHO_REPLY = 0
+ICMP_UNREACHABLE = 3
+ICMP_SOURCE_QUENCH = 4
+ICMP_REDIRECT = 5
+ICMP_ECHO = 8
+ICMP_TIME_EXCEEDED = 11
+ICMP_PARAMETER_PROBLEM = 12
+ICMP_TIMESTAMP = 13
+ICMP_TIMESTAMP_REPLY = 14
+
+ICMP_ERRORS = frozenset((ICMP_UNREACHABLE, ICMP_SOURCE_QUENCH, ICMP_REDIRECT, ICMP_TIME_EXCEEDED, ICMP_PARAMETER_PROBLEM))
+ICMP_QUERIES = frozenset((ICMP_ECHO, ICMP_TIMESTAMP))
+ICMP_REPLIES = frozenset((ICMP_ECHO_REPLY, ICMP_TIMESTAMP_REPLY))
+
+
+class Malformed(Enum):
+    """Why bytes are not an IPv4 packet that a router may forward."""
+
+    RUNT = "shorter than its own headers"
+    BAD_VERSION = "version is not 4"
+    BAD_IHL = "header length under 20 bytes or beyond the packet"
+    BAD_LENGTH = "total length beyond the frame or under the header"
+    BAD_CHECKSUM = "IP header checksum does not verify"
+    BAD_TRANSPORT = "transport header cut short or with a length that cannot be"
+
+
+class Ipv4Packet:
+    """An IPv4 packet whose lengths and checksum hold, in the buffer it came in.
+
+    `l4` and `end` are offsets in the buffer; addresses are raw bytes; `sport` and `dport` are the ports of TCP and UDP, and
+    both the identifier of an ICMP query. They are 0 in a later fragment and for protocols natgw does not know.
+    """
+
+    __slots__ = ("buf", "df", "dport", "dst", "end", "fragment_offset", "icmp_code", "icmp_type", "l4", "more_fragments",
+                 "protocol", "sport", "src", "total_length", "ttl")
+
+    buf: bytearray
+    src: bytes
+    dst: bytes
+    ttl: int
+    protocol: int
+    total_length: int
+    fragment_offset: int
+    more_fragments: bool
+    df: bool
+    l4: int
+    end: int
+    sport: int
+    dport: int
+    icmp_type: int
+    icmp_code: int
+
+    @property
+    def is_fragment(self) -> bool:
+        return self.more_fragments or self.fragment_offset > 0
+
+    @property
+    def is_superframe(self) -> bool:
+        """Whether the frame stands for several packets (GSO)."""
+        return self.buf[1] != GSO_NONE
+
+    @property
+    def checksum_is_partial(self) -> bool:
+        """Whether the transport checksum still has to be completed by whoever puts the packet on a wire."""
+        return bool(self.buf[0] & NEEDS_CSUM)
+
+    @property
+    def gso_bytes(self) -> int:
+        """Payload bytes of each packet in a superframe."""
+        return self.buf[4] | self.buf[5] << 8
+
+    @property
+    def is_icmp_error(self) -> bool:
+        return self.protocol == ICMP and self.fragment_offset == 0 and self.icmp_type in ICMP_ERRORS
+
+    @property
+    def tcp_flags(self) -> int:
+        return self.buf[self.l4 + 13]
+
+
+def parse_ipv4(buf: bytearray, n: int) -> Ipv4Packet | Malformed:
+    """The packet in a frame of `n` bytes, or what is wrong with it.
+
+    Bytes of `buf` from `n` on are stale and never looked at. Ethernet padding behind the packet is cut off: `end` follows
+    the IP total length.
+    """
+    if n < L3 + IPV4_BYTES:
+        return Malformed.RUNT
+    version_ihl, _, total, _, fragment, ttl, protocol, _, src, dst = _HEADER.unpack_from(buf, L3)
+    if version_ihl >> 4 != 4:
+        return Malformed.BAD_VERSION
+    header = (version_ihl & 0x0F) * 4
+    if header < IPV4_BYTES or n < L3 + header:
+        return Malformed.BAD_IHL
+    if total < header or n < L3 + total:
+        return Malformed.BAD_LENGTH
+    if int.from_bytes(buf[L3 : L3 + header], "big") % 0xFFFF:
+        return Malformed.BAD_CHECKSUM
+    packet = Ipv4Packet()
+    packet.buf = buf
+    packet.src = src
+    packet.dst = dst
+    packet.ttl = ttl
+    packet.protocol = protocol
+    packet.total_length = total
+    packet.fragment_offset = (fragment & FRAGMENT_OFFSET) * 8
+    packet.more_fragments = bool(fragment & MORE_FRAGMENTS)
+    packet.df = bool(fragment & DONT_FRAGMENT)
+    packet.l4 = L3 + header
+    packet.end = L3 + total
+    packet.sport = packet.dport = packet.icmp_type = packet.icmp_code = 0
+    if packet.fragment_offset == 0 and not _read_transport(packet):
+        return Malformed.BAD_TRANSPORT
+    return packet
+
+
+def _read_transport(packet: Ipv4Packet) -> bool:
+    """Fill in ports or ICMP fields; False when the transport header is cut short or lies about its length."""
+    buf, l4, protocol = packet.buf, packet.l4, packet.protocol
+    available = packet.end - l4
+    if available < _MINIMUM_L4.get(protocol, 0):
+        return False
+    if protocol == TCP:
+        packet.sport, packet.dport = _PORTS.unpack_from(buf, l4)
+        header = buf[l4 + 12] >> 4 << 2
+        return 20 <= header <= available
+    if protocol == UDP:
+        packet.sport, packet.dport, length = struct.unpack_from("!HHH", buf, l4)
+        return length >= 8 and (length <= available or packet.more_fragments)
+    if protocol == ICMP:
+        packet.icmp_type, packet.icmp_code, _, identifier, _ = _ICMP.unpack_from(buf, l4)
+        if packet.icmp_type in ICMP_QUERIES or packet.icmp_type in ICMP_REPLIES:
+            packet.sport = packet.dport = identifier
+    return True
+
+
+def build_ipv4(eth: bytes, src: bytes, dst: bytes, protocol: int, payload: bytes, *, ttl: int = 64, tos: int = 0,
+               ident: int = 0, flags: int = 0) -> bytearray:
+    """A frame (no offload) with one IPv4 packet; `eth` is the whole 14-byte Ethernet header."""
+    header = bytearray(_HEADER.pack(0x45, tos, IPV4_BYTES + len(payload), ident, flags, ttl, protocol, 0, src, dst))
+    header[10:12] = checksum(header).to_bytes(2, "big")
+    return bytearray(bytes(ETH) + eth + header + payload)
