@@ -71,7 +71,7 @@ def test_every_package_is_a_layer() -> None:
     ("source", "found"),
     [
         ("import natgw.cli.main", "natgw.cli.main"),
-        ("from natgw import host", "natgw.host"),
+        ("from natgw import wire", "natgw.wire"),
         ("from natgw import __version__", "natgw"),
         ("from natgw.api.client import Client", "natgw.api.client"),
         ("from . import arp", "natgw.wire"),

@@ -1,0 +1,106 @@
+# Shared by the programs in tools/: what they need on a machine, found or installed, each step told in one line.
+# Sourced by bash with `set -euo pipefail`; ROOT is the checkout. Made for Debian 12 or later.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+VENV=$ROOT/.venv
+# Administrators' tools live in sbin, which neither sudo nor a minimal CI environment promises to search.
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export PYTHONNOUSERSITE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+
+if [ -t 1 ]; then BOLD=$'\e[1m' RED=$'\e[31m' GREEN=$'\e[32m' OFF=$'\e[0m'; else BOLD='' RED='' GREEN='' OFF=''; fi
+
+say() { printf '%s==>%s %s\n' "$BOLD" "$OFF" "$*"; }
+
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+require_root() {
+    [ "$(id -u)" -eq 0 ] || die "needs root to make namespaces and interfaces; run: sudo $0 $*"
+}
+
+require_tun() {
+    [ -c /dev/net/tun ] || modprobe tun 2>/dev/null || true
+    [ -c /dev/net/tun ] || die "/dev/net/tun is missing: this kernel or container does not offer TAP devices"
+}
+
+# run_logged LOG COMMAND...: quiet while all is well, the end of the log when it is not.
+run_logged() {
+    local log=$1
+    shift
+    "$@" >"$log" 2>&1 </dev/null && return
+    tail -n 30 "$log" >&2
+    return 1
+}
+
+# apt_install PACKAGE...: with a fresh index if there is none, or if the one at hand is too old to serve.
+apt_install() {
+    command -v apt-get >/dev/null || die "please install: $* (no apt-get here to do it)"
+    [ "$(id -u)" -eq 0 ] || die "please install: $* (sudo apt-get install $*)"
+    local log
+    log=$(mktemp)
+    export DEBIAN_FRONTEND=noninteractive
+    say "installing Debian packages: $*"
+    if ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null ||
+        ! apt-get install -y -q --no-install-recommends "$@" >"$log" 2>&1 </dev/null; then
+        say "refreshing the package index (apt-get update)"
+        run_logged "$log" apt-get update -q || die "apt-get update failed"
+        run_logged "$log" apt-get install -y -q --no-install-recommends "$@" || die "apt-get install failed"
+    fi
+    rm -f "$log"
+}
+
+# need_programs PROGRAM:PACKAGE...: installs the packages of those programs that are missing.
+need_programs() {
+    local pair missing=()
+    for pair in "$@"; do
+        command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
+    done
+    [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
+}
+
+# Whether the interpreter is new enough; with "venv", whether it can make a virtual environment as well (Debian
+# packs ensurepip apart).
+python_can() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || return
+    [ "${2-}" != venv ] || "$1" -c 'import ensurepip, venv' 2>/dev/null
+}
+
+find_python() {
+    local python
+    for python in python3 /usr/bin/python3 python3.13 python3.12 python3.11; do
+        if python_can "$python" venv; then
+            command -v "$python"
+            return
+        fi
+    done
+    return 1
+}
+
+# make_venv EXTRA,...: natgw in development mode with these extras, in .venv of the checkout. A stamp of what the
+# install depends on spares the work when nothing has changed.
+make_venv() {
+    local extras=$1 python stamp wanted
+    if ! python=$(find_python); then
+        apt_install python3 python3-venv
+        python=$(find_python) || die "needs Python 3.11 or newer; python3 here is $(python3 --version 2>&1)"
+    fi
+    stamp=$VENV/installed-${extras//,/-}
+    wanted=$(
+        echo "$ROOT" "$extras"
+        "$python" -c 'import sys; print(sys.version, sys.prefix)'
+        cat "$ROOT/setup.cfg" "$ROOT/natgw/__init__.py"
+    )
+    wanted=$(sha256sum <<<"$wanted")
+    if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! "$VENV/bin/python" -c 'import natgw' 2>/dev/null; then
+        if ! python_can "$VENV/bin/python"; then
+            say "making a virtual environment in $VENV with $("$python" --version)"
+            "$python" -m venv --clear "$VENV"
+        fi
+        say "installing natgw and its Python packages ($extras)"
+        run_logged "$VENV/pip.log" "$VENV/bin/python" -m pip install -e "$ROOT[$extras]" || die "pip install failed"
+        echo "$wanted" >"$stamp"
+    fi
+    export PATH=$VENV/bin:$PATH
+}
