@@ -89,7 +89,8 @@ TRANSITIONS: dict[Direction, dict[Event, dict[TcpState, TcpState]]] = {
 IGNORED: dict[Direction, dict[Event, frozenset[TcpState]]] = {
     Direction.ORIGINAL: {Event.SYN: frozenset((_S.SYN_RECV, _S.ESTABLISHED, _S.FIN_WAIT, _S.CLOSE_WAIT, _S.LAST_ACK))},
     Direction.REPLY: {
-        Event.SYN_ACK: frozenset((_S.SYN_RECV, _S.ESTABLISHED, _S.FIN_WAIT, _S.CLOSE_WAIT, _S.LAST_ACK, _S.TIME_WAIT, _S.CLOSE)),
+        Event.SYN_ACK: frozenset((_S.SYN_RECV, _S.ESTABLISHED, _S.FIN_WAIT, _S.CLOSE_WAIT, _S.LAST_ACK, _S.TIME_WAIT,
+                                  _S.CLOSE)),
         Event.ACK: frozenset((_S.SYN_SENT, _S.SYN_SENT2)),
     },
 }

@@ -34,7 +34,8 @@ class ErrorLimiter:
 
     _MAX_HOSTS = 1024
 
-    def __init__(self, now: float, rate: float = 1000, burst: float = 50, host_rate: float = 10, host_burst: float = 10) -> None:
+    def __init__(self, now: float, rate: float = 1000, burst: float = 50, host_rate: float = 10,
+                 host_burst: float = 10) -> None:
         self._all = TokenBucket(rate, burst, now)
         self._host_rate = host_rate
         self._host_burst = host_burst
