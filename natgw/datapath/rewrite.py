@@ -6,7 +6,7 @@ import struct
 
 from natgw.tables.flows import Leg
 from natgw.wire.checksum import adjust, adjust_partial, combine, delta, ones_sum
-from natgw.wire.ethernet import L3
+from natgw.wire.ethernet import L3, TYPE_IPV4
 from natgw.wire.ipv4 import CHECKSUM_OFFSET, ICMP, TCP, UDP, Ipv4Packet
 
 TTL_DELTA = 0xFEFF
@@ -17,6 +17,7 @@ _U16 = struct.Struct("!H")
 
 def prepare(leg: Leg, protocol: int) -> None:
     """Compute, once for the life of a flow, the checksum changes that the leg's rewrite causes."""
+    leg.key_sum = ones_sum(leg.key[:8]) + 0xFFFF - TYPE_IPV4
     addresses = delta(leg.key[:8], leg.rewrite[:8])
     ports = delta(leg.key[8:], leg.rewrite[8:])
     leg.ip_delta = combine((addresses, TTL_DELTA))

@@ -67,7 +67,8 @@ class Side:
         """Make a confirmed neighbour ready to send to, and send what waited for it."""
         if neighbour.port is None or neighbour.mac is None:
             return
-        neighbour.header = neighbour.mac + self.mac + _TYPE_IPV4
+        neighbour.macs = neighbour.mac + self.mac
+        neighbour.header = neighbour.macs + _TYPE_IPV4
         neighbour.mtu = neighbour.port.mtu
         neighbour.coalesces = neighbour.port.coalesces
         neighbour.transmit = neighbour.port.transmit

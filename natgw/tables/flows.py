@@ -71,14 +71,15 @@ class Mapping:
 class Leg:
     """One direction of a flow: what to find it by, and what to do to its packets.
 
-    `ip_delta` is the change of the IP header checksum for addresses and TTL together; `l4_delta` that of a complete
+    `key_sum` is what the addresses add to the sum of an IP header, less the Ethernet type that the fast path reads along
+    with its first word; `ip_delta` is the change of the IP header checksum for addresses and TTL together; `l4_delta` that of a complete
     transport checksum, for addresses and ports; `addr_delta` that of a partial one, for addresses only. `fast` is the
     verdict to count when the fast path translates by this leg, and 0 while only the slow path may (TCP that is not
     established).
     """
 
-    __slots__ = ("addr_delta", "bytes", "fast", "flow", "ip_delta", "key", "l4_delta", "last", "neighbour", "packets", "realm",
-                 "rewrite")
+    __slots__ = ("addr_delta", "bytes", "fast", "flow", "ip_delta", "key", "key_sum", "l4_delta", "last", "neighbour",
+                 "packets", "realm", "rewrite")
 
     flow: Flow
 
@@ -87,7 +88,7 @@ class Leg:
         self.rewrite = rewrite
         self.realm = realm
         self.neighbour = neighbour
-        self.ip_delta = self.l4_delta = self.addr_delta = 0
+        self.key_sum = self.ip_delta = self.l4_delta = self.addr_delta = 0
         self.fast = 0
         self.last = 0.0
         self.packets = 0

@@ -39,16 +39,19 @@ class NeighbourState(Enum):
 
 
 class Neighbour(Generic[P]):
-    """One address. `header` is the 14-byte Ethernet header for frames to it; `flows` counts the flow legs that use it."""
+    """One address. `header` is the 14-byte Ethernet header for frames to it, `macs` its first 12 bytes.
 
-    __slots__ = ("coalesces", "confirmed", "due", "flows", "header", "ip", "mac", "mtu", "pinned", "port", "queue", "state",
-                 "transmit", "tries")
+    `flows` counts the flow legs that use it.
+    """
+
+    __slots__ = ("coalesces", "confirmed", "due", "flows", "header", "ip", "mac", "macs", "mtu", "pinned", "port", "queue",
+                 "state", "transmit", "tries")
 
     def __init__(self, ip: bytes, now: float) -> None:
         self.ip = ip
         self.mac: bytes | None = None
         self.port: P | None = None
-        self.header = b""
+        self.header = self.macs = b""
         self.transmit: Transmit | None = None
         self.mtu = 0
         self.coalesces = False
