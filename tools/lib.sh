@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by the programs in tools/: what they need on a machine, found or installed, each step told in one line.
 # Sourced by bash with `set -euo pipefail`; ROOT is the checkout. Made for Debian 12 or later.
 
@@ -78,28 +79,29 @@ find_python() {
     return 1
 }
 
-# make_venv EXTRA,...: natgw in development mode with these extras, in .venv of the checkout. A stamp of what the
+# make_venv [EXTRA,...]: natgw in development mode with these extras, in .venv of the checkout. A stamp of what the
 # install depends on spares the work when nothing has changed.
 make_venv() {
-    local extras=$1 python stamp wanted
+    local extras=${1-} python stamp wanted
     if ! python=$(find_python); then
         apt_install python3 python3-venv
         python=$(find_python) || die "needs Python 3.11 or newer; python3 here is $(python3 --version 2>&1)"
     fi
-    stamp=$VENV/installed-${extras//,/-}
+    stamp=$VENV/installed-for-${extras:-use}
     wanted=$(
         echo "$ROOT" "$extras"
         "$python" -c 'import sys; print(sys.version, sys.prefix)'
         cat "$ROOT/setup.cfg" "$ROOT/natgw/__init__.py"
     )
     wanted=$(sha256sum <<<"$wanted")
-    if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! "$VENV/bin/python" -c 'import natgw' 2>/dev/null; then
-        if ! python_can "$VENV/bin/python"; then
+    if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! "$VENV/bin/python" -I -c 'import natgw' 2>/dev/null; then
+        # An environment does not survive being moved: its programs name its first place.
+        if ! python_can "$VENV/bin/python" || ! grep -qF "$VENV" "$VENV/pyvenv.cfg"; then
             say "making a virtual environment in $VENV with $("$python" --version)"
             "$python" -m venv --clear "$VENV"
         fi
-        say "installing natgw and its Python packages ($extras)"
-        run_logged "$VENV/pip.log" "$VENV/bin/python" -m pip install -e "$ROOT[$extras]" || die "pip install failed"
+        say "installing natgw and its Python packages${extras:+ (extras $extras)}"
+        run_logged "$VENV/pip.log" "$VENV/bin/python" -m pip install -e "$ROOT${extras:+[$extras]}" || die "pip install failed"
         echo "$wanted" >"$stamp"
     fi
     export PATH=$VENV/bin:$PATH
