@@ -1,0 +1,195 @@
+"""The guard: keeps natgw's ports from the host's own stack, so that both can live on one address.
+
+A packet socket sees a frame before tc's ingress hook does. So a classifier there can drop what is natgw's after natgw has got
+it: the host never answers a translated flow with a RST or a port unreachable. natgw's are TCP and UDP packets to an uplink
+address whose port lies in natgw's range, or is published there. In exclusive mode natgw owns everything: all IPv4 and ARP
+is dropped.
+
+The filter has its own priority and name, so that it neither disturbs filters of the user's nor is mistaken for one; the
+clsact qdisc is removed in the end only if the guard had to add it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from ipaddress import IPv4Address
+from typing import Any
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from natgw.errors import NatgwError
+from natgw.host import interfaces
+from natgw.host.bpf import MAP_LOOKUP_ELEM, R0, R1, R2, R6, R7, R8, R10, Assembler, B, BpfHash, H, W, load_classifier
+
+FILTER_NAME = "natgw-guard"
+PRIORITY = 49145
+ETH_P_ALL = 3
+CLSACT = 0xFFFF0000
+"""Handle and parent of clsact; its ingress hook is the minor number FFF2 (linux/pkt_sched.h)."""
+INGRESS = 0xFFFFFFF2
+
+_ACT_OK, _ACT_SHOT = 0, 2
+_ETH_IPV4, _ETH_ARP = 0x0800, 0x0806
+_TCP, _UDP = 6, 17
+_MAX_ENTRIES = 65536
+
+_PROTOCOLS = {"tcp": _TCP, "udp": _UDP}
+
+
+def assemble(map_fd: int, port_range: tuple[int, int], *, exclusive: bool) -> bytes:
+    """The classifier. The map's keys are (address, protocol << 16 | port), 8 bytes in host order; 0 stands for the range."""
+    asm = Assembler()
+    asm.copy(R6, R1)  # load_packet wants the context in R6
+    asm.load_packet(H, 12)
+    if exclusive:
+        asm.jump(R0, "==", _ETH_IPV4, "drop")
+        asm.jump(R0, "==", _ETH_ARP, "drop")
+        asm.label("pass")
+        asm.end(_ACT_OK)
+        asm.label("drop")
+        asm.end(_ACT_SHOT)
+        return asm.program()
+    asm.jump(R0, "!=", _ETH_IPV4, "pass")
+    asm.load_packet(B, 23)
+    asm.copy(R8, R0)
+    asm.jump(R8, "==", _TCP, "ports")
+    asm.jump(R8, "!=", _UDP, "pass")
+    asm.label("ports")
+    asm.load_packet(H, 20)
+    asm.mask(R0, 0x1FFF)  # a later fragment has no ports; the host cannot use it without the first
+    asm.jump(R0, "!=", 0, "pass")
+    asm.load_packet(W, 30)
+    asm.store(W, -8, R0)
+    asm.load_packet(B, 14)
+    asm.mask(R0, 0x0F)
+    asm.shift_left(R0, 2)
+    asm.copy(R7, R0)
+    asm.load_packet_at(H, R7, 16)  # 14 of Ethernet, the IP header, 2 of source port
+    asm.copy(R7, R0)
+    asm.shift_left(R8, 16)
+    asm.add_register(R8, R7)
+    asm.store(W, -4, R8)
+    _lookup(asm, map_fd, "drop")
+    low, high = port_range
+    asm.jump(R7, "<", low, "pass")
+    asm.jump(R7, ">", high, "pass")
+    asm.set(R0, 0)
+    asm.store(W, -4, R0)
+    _lookup(asm, map_fd, "drop")
+    asm.label("pass")
+    asm.end(_ACT_OK)
+    asm.label("drop")
+    asm.end(_ACT_SHOT)
+    return asm.program()
+
+
+def _lookup(asm: Assembler, map_fd: int, found: str) -> None:
+    asm.map(R1, map_fd)
+    asm.copy(R2, R10)
+    asm.add(R2, -8)
+    asm.call(MAP_LOOKUP_ELEM)
+    asm.jump(R0, "!=", 0, found)
+
+
+class Guard:
+    """The filter on one interface. Entries can be changed while it is attached."""
+
+    def __init__(self, ifname: str, *, port_range: tuple[int, int], exclusive: bool = False) -> None:
+        self.ifname = ifname
+        self._port_range = port_range
+        self._exclusive = exclusive
+        self._map: BpfHash | None = None
+        self._addresses: frozenset[IPv4Address] = frozenset()
+        self._published: set[tuple[IPv4Address, str, int]] = set()
+        self._made_qdisc = False
+        self._attached = False
+
+    def attach(self, addresses: Iterable[IPv4Address]) -> None:
+        """Begin to guard the interface's `addresses`. Raises NatgwError."""
+        self._map = BpfHash(8, 1, _MAX_ENTRIES)
+        program = load_classifier(assemble(self._map.fd, self._port_range, exclusive=self._exclusive), "natgw_guard")
+        try:
+            with interfaces.netlink() as ipr:
+                index = interfaces.index_of(ipr, self.ifname)
+                self._made_qdisc = _add_clsact(ipr, index)
+                ipr.tc("add-filter", "bpf", index, fd=program, name=FILTER_NAME, parent=INGRESS, prio=PRIORITY,
+                       handle=1, protocol=ETH_P_ALL, direct_action=True, classid=1)
+        except NetlinkError as error:
+            raise NatgwError(f"cannot put the guard on {self.ifname}: {os.strerror(error.code)}") from None
+        finally:
+            os.close(program)
+        self._attached = True
+        self.set_addresses(addresses)
+        for entry in self._published:
+            self._map.set(_key(*entry), b"\1")
+
+    def set_addresses(self, addresses: Iterable[IPv4Address]) -> None:
+        """Guard natgw's port range on these addresses, and no others."""
+        wanted = frozenset(addresses)
+        if self._map is not None:
+            for address in self._addresses - wanted:
+                self._map.delete(_key(address))
+            for address in wanted - self._addresses:
+                self._map.set(_key(address), b"\1")
+        self._addresses = wanted
+
+    def add(self, address: IPv4Address, protocol: str, port: int) -> None:
+        """Guard one published port more."""
+        self._published.add((address, protocol, port))
+        if self._map is not None:
+            self._map.set(_key(address, protocol, port), b"\1")
+
+    def remove(self, address: IPv4Address, protocol: str, port: int) -> None:
+        self._published.discard((address, protocol, port))
+        if self._map is not None:
+            self._map.delete(_key(address, protocol, port))
+
+    def detach(self) -> None:
+        """Take the filter away, and the qdisc if it was the guard's. An interface that is gone took them along."""
+        if self._attached:
+            _remove(self.ifname, qdisc=self._made_qdisc)
+            self._attached = False
+        if self._map is not None:
+            self._map.close()
+            self._map = None
+        self._addresses = frozenset()
+
+
+def remove_leftover(ifname: str, *, qdisc: bool = True) -> None:
+    """Remove the guard of a natgw that could not do so itself; `qdisc` if that natgw had added the clsact qdisc."""
+    _remove(ifname, qdisc=qdisc)
+
+
+def _key(address: IPv4Address, protocol: str | None = None, port: int = 0) -> bytes:
+    number = 0 if protocol is None else _PROTOCOLS[protocol]
+    order = "little" if memoryview(b"\1\0").cast("H")[0] == 1 else "big"
+    return int(address).to_bytes(4, order) + (number << 16 | port).to_bytes(4, order)  # type: ignore[arg-type]
+
+
+def _add_clsact(ipr: Any, index: int) -> bool:
+    """Add the qdisc the filter hangs on; False if the interface has one already."""
+    try:
+        ipr.tc("add", "clsact", index)
+    except NetlinkError as error:
+        if error.code == errno.EEXIST:
+            return False
+        raise
+    return True
+
+
+def _remove(ifname: str, *, qdisc: bool) -> None:
+    with interfaces.netlink() as ipr:
+        found = ipr.link_lookup(ifname=ifname)
+        if not found:
+            return
+        try:
+            ipr.tc("del-filter", "bpf", found[0], parent=INGRESS, prio=PRIORITY, handle=1, protocol=ETH_P_ALL)
+        except NetlinkError:
+            pass  # it is gone already
+        if qdisc:
+            try:
+                ipr.tc("del", "clsact", found[0])
+            except NetlinkError:
+                pass

@@ -1,0 +1,232 @@
+"""Links: what frames come from and go to. Each is one descriptor that gives frames with a 10-byte virtio_net_hdr in front.
+
+- a tap: made here, moved into the container's namespace and named eth0 there. What the container sends is read from the
+  descriptor, superframes and all.
+- a veth pair: eth0 is one end; the other stays here and is read and written through a packet socket.
+- the uplink: a packet socket on an interface that is already there.
+
+Whatever is made is removed again if a later step fails; `close` removes it in the end.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import socket
+import struct
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import Any
+
+from pyroute2.netlink.exceptions import NetlinkError
+from pytun_pmd3 import TunTapDevice
+from pytun_pmd3.linux import IFF_NO_PI, IFF_TAP, IFF_VNET_HDR, PytunError
+
+from natgw.errors import Conflict, NatgwError, NotFound
+from natgw.host import interfaces
+from natgw.host.netns import run_inside
+
+TUNSETOFFLOAD = 0x400454D0
+OFFLOADS = 0x01 | 0x02 | 0x04 | 0x20 | 0x40
+"""TUN_F_CSUM, TSO4, TSO6, USO4, USO6."""
+TAP_QUEUE_FRAMES = 5000
+"""A tap's queue toward natgw. The default of 1000 is less than one scheduling pause of small datagrams at full rate."""
+
+SOL_PACKET = 263
+PACKET_VNET_HDR = 15
+PACKET_QDISC_BYPASS = 20
+PACKET_IGNORE_OUTGOING = 23
+SO_RCVBUFFORCE = 33
+SO_SNDBUFFORCE = 32
+ETH_P_ALL = 3
+SOCKET_BUFFER_BYTES = 8 << 20
+
+
+class Link:
+    """An open link. `name` is the device on natgw's side (for a tap, which has one end only, the name natgw gave it)."""
+
+    def __init__(self, name: str, kind: str, fd: int, mtu: int, mac: bytes, *, offload: bool, handle: Any,
+                 delete: str | None = None) -> None:
+        self.name = name
+        self.kind = kind
+        self.fd = fd
+        self.mtu = mtu
+        self.mac = mac
+        self.offload = offload
+        self._handle = handle
+        self._delete = delete
+
+    def close(self) -> None:
+        """Close the descriptor and remove the device behind it, if natgw made it. Twice is once."""
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+        if self._delete is not None:
+            interfaces.delete_link(self._delete)
+            self._delete = None
+
+
+def open_tap(name: str, *, offload: bool) -> Any:
+    """A tap with the offload header, non-blocking. Raises NatgwError."""
+    try:
+        device = TunTapDevice(name, IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
+    except FileNotFoundError:
+        raise NatgwError("there is no /dev/net/tun: load the tun module (`modprobe tun`)") from None
+    except PermissionError:
+        raise NatgwError("cannot open /dev/net/tun: natgw needs root") from None
+    except PytunError as error:
+        if error.errno == errno.EBUSY:
+            raise Conflict(f"interface {name} exists already") from None
+        raise NatgwError(f"cannot make tap {name}: {error.strerror} (natgw needs root)") from None
+    fcntl.ioctl(device.fileno(), TUNSETOFFLOAD, OFFLOADS if offload else 0)
+    os.set_blocking(device.fileno(), False)
+    return device
+
+
+def create_host_tap(name: str, mac: bytes, address: IPv4Interface, mtu: int, *, offload: bool = True) -> Link:
+    """The host's own port: a tap in this namespace, addressed and up. Raises Conflict if the name is taken."""
+    device = open_tap(name, offload=offload)
+    try:
+        with interfaces.netlink() as ipr:
+            _quiet_ipv6(name)
+            index = interfaces.index_of(ipr, name)
+            ipr.link("set", index=index, address=mac.hex(":"), mtu=mtu, txqlen=TAP_QUEUE_FRAMES)
+            ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen,
+                     broadcast=str(address.network.broadcast_address))
+            ipr.link("set", index=index, state="up")
+    except BaseException:
+        device.close()
+        raise
+    return Link(name, "tap", device.fileno(), mtu, mac, offload=offload, handle=device)
+
+
+def create_container_tap(netns: str, *, ifname: str = "eth0", mac: bytes, address: IPv4Interface,
+                         gateway: IPv4Address | None, mtu: int, offload: bool = True) -> Link:
+    """A tap whose device is `ifname` in the namespace at `netns`. Raises Conflict if there is one of that name."""
+    temporary = f"ngt{secrets.token_hex(5)}"
+    device = open_tap(temporary, offload=offload)
+    try:
+        _check_free(netns, ifname)
+        _move(temporary, netns)
+        run_inside(netns, configure_inside, temporary, ifname, mac, address, gateway, mtu)
+    except BaseException:
+        device.close()
+        raise
+    return Link(temporary, "tap", device.fileno(), mtu, mac, offload=offload, handle=device)
+
+
+def create_container_veth(netns: str, *, ifname: str = "eth0", mac: bytes, address: IPv4Interface,
+                          gateway: IPv4Address | None, mtu: int, host_name: str, offload: bool = True) -> Link:
+    """A veth pair: `ifname` in the namespace, `host_name` here, read and written through a packet socket."""
+    _check_free(netns, ifname)
+    temporary = f"ngv{secrets.token_hex(5)}"
+    with interfaces.netlink() as ipr:
+        try:
+            ipr.link("add", ifname=host_name, kind="veth", peer={"ifname": temporary})
+        except NetlinkError as error:
+            if error.code == errno.EEXIST:
+                raise Conflict(f"interface {host_name} exists already") from None
+            raise NatgwError(f"cannot make veth pair {host_name}: {os.strerror(error.code)} (natgw needs root)") from None
+    try:
+        _quiet_ipv6(host_name)
+        with interfaces.netlink() as ipr:
+            index = interfaces.index_of(ipr, host_name)
+            ipr.link("set", index=index, mtu=mtu, state="up")
+        _move(temporary, netns)
+        run_inside(netns, configure_inside, temporary, ifname, mac, address, gateway, mtu)
+        handle = open_packet_socket(host_name)
+    except BaseException:
+        interfaces.delete_link(host_name)
+        raise
+    return Link(host_name, "veth", handle.fileno(), mtu, mac, offload=offload, handle=handle, delete=host_name)
+
+
+def open_uplink(ifname: str) -> Link:
+    """A packet socket on an interface that is there. Raises NotFound."""
+    state = interfaces.read_uplink(ifname)
+    handle = open_packet_socket(ifname)
+    return Link(ifname, "packet", handle.fileno(), state.mtu, state.mac, offload=True, handle=handle)
+
+
+def open_packet_socket(ifname: str) -> socket.socket:
+    """All frames that arrive at an interface, none that leave by it, each with its offload header.
+
+    Bound last: an unbound socket with a protocol would hear every interface. Raises NotFound, or NatgwError without root.
+    """
+    try:
+        handle = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    except PermissionError:
+        raise NatgwError("cannot open a packet socket: natgw needs root") from None
+    try:
+        handle.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+        handle.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+        handle.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
+        for force, plain in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+            try:
+                handle.setsockopt(socket.SOL_SOCKET, force, SOCKET_BUFFER_BYTES)
+            except PermissionError:
+                handle.setsockopt(socket.SOL_SOCKET, plain, SOCKET_BUFFER_BYTES)
+        handle.setblocking(False)
+        handle.bind((ifname, ETH_P_ALL))
+    except OSError as error:
+        handle.close()
+        if error.errno in (errno.ENODEV, errno.ENXIO):
+            raise NotFound(f"no interface {ifname} here") from None
+        raise NatgwError(f"cannot listen on {ifname}: {error.strerror}") from None
+    return handle
+
+
+def configure_inside(temporary: str, ifname: str, mac: bytes, address: IPv4Interface, gateway: IPv4Address | None,
+                     mtu: int) -> None:
+    """In the container's namespace: name, MAC, MTU, address, up, the loopback too, and the way out."""
+    with interfaces.netlink() as ipr:
+        index = interfaces.index_of(ipr, temporary)
+        ipr.link("set", index=index, ifname=ifname, address=mac.hex(":"), mtu=mtu, txqlen=TAP_QUEUE_FRAMES)
+        ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen,
+                 broadcast=str(address.network.broadcast_address))
+        ipr.link("set", index=1, state="up")
+        ipr.link("set", index=index, state="up")
+        if gateway is not None:
+            try:
+                ipr.route("add", dst="0.0.0.0/0", gateway=str(gateway), oif=index)
+            except NetlinkError as error:
+                if error.code != errno.EEXIST:  # a namespace with a way out of its own keeps it
+                    raise
+
+
+def _check_free(netns: str, ifname: str) -> None:
+    def names() -> list[str]:
+        return [name for _, name in socket.if_nameindex()]
+
+    if ifname in run_inside(netns, names):
+        raise Conflict(f"the namespace has an interface {ifname} already: detach it, or choose another name with --ifname")
+
+
+def _move(ifname: str, netns: str) -> None:
+    try:
+        fd = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NotFound(f"no namespace at {netns}: {error.strerror}") from None
+    try:
+        with interfaces.netlink() as ipr:
+            ipr.link("set", index=interfaces.index_of(ipr, ifname), net_ns_fd=fd)
+    finally:
+        os.close(fd)
+
+
+def _quiet_ipv6(ifname: str) -> None:
+    """Keep the host's stack from speaking IPv6 on a device of ours: router solicitations would reach the containers."""
+    setting = Path(f"/proc/sys/net/ipv6/conf/{ifname}/disable_ipv6")
+    if setting.exists():
+        setting.write_text("1")
+
+
+def tap_is_attached(fd: int) -> bool:
+    """Whether a tap's device still exists: it is gone when its namespace is (TUNGETIFF, 0x800454d2)."""
+    try:
+        fcntl.ioctl(fd, 0x800454D2, bytearray(struct.calcsize("16sH22x")))
+    except OSError:
+        return False
+    return True

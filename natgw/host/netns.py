@@ -1,0 +1,116 @@
+"""Network namespaces: naming them, entering them for a moment, making and removing them.
+
+A namespace is entered by a thread of its own that ends right after, because setns(2) is per thread and coming back can
+fail. No descriptor of a namespace is kept: it would keep a namespace alive whose container is gone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from natgw.errors import NatgwError, NotFound
+
+CLONE_NEWNET = 0x40000000
+MS_BIND = 0x1000
+MNT_DETACH = 2
+NAMED = (Path("/run/netns"), Path("/var/run/netns"))
+
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def resolve_target(target: str) -> str:
+    """The path of a namespace given by name (`ip netns`), path or pid. Raises NotFound."""
+    if target.isdigit():
+        path = Path("/proc") / target / "ns" / "net"
+        if not path.exists():
+            raise NotFound(f"no process {target}: give the pid of a process that runs in the namespace")
+        return str(path)
+    if "/" in target:
+        if not Path(target).exists():
+            raise NotFound(f"no namespace at {target}")
+        return target
+    for folder in NAMED:
+        if (folder / target).exists():
+            return str(folder / target)
+    raise NotFound(f"no namespace named {target}: `ip netns list` shows those there are; a path or a pid will do too")
+
+
+def namespace_id(path: str) -> tuple[int, int]:
+    """What makes a namespace the same as another: device and inode. Raises NotFound."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise NotFound(f"no namespace at {path}: {error.strerror}") from None
+    return status.st_dev, status.st_ino
+
+
+def run_inside(path: str, function: Callable[Params, Result], *args: Params.args, **kwargs: Params.kwargs) -> Result:
+    """Call a function with its thread in the namespace at `path`, and give its result or raise what it raised.
+
+    Raises NatgwError if there is no namespace at `path`, or no right to enter it.
+    """
+    result: list[Result] = []
+    failure: list[BaseException] = []
+
+    def visit() -> None:
+        try:
+            _enter(path)
+            result.append(function(*args, **kwargs))
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=visit, name=f"netns {path}")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return result[0]
+
+
+def _enter(path: str) -> None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NotFound(f"no namespace at {path}: {error.strerror}") from None
+    try:
+        if _libc.setns(fd, CLONE_NEWNET):
+            code = ctypes.get_errno()
+            raise NatgwError(f"cannot enter the network namespace at {path}: {os.strerror(code)}")
+    finally:
+        os.close(fd)
+
+
+def create(path: str) -> None:
+    """Make a namespace and keep it at `path` by a bind mount. Raises NatgwError."""
+    Path(path).touch(mode=0o444, exist_ok=True)
+    failure: list[int] = []
+
+    def make() -> None:
+        if _libc.unshare(CLONE_NEWNET):
+            failure.append(ctypes.get_errno())
+            return
+        source = f"/proc/self/task/{threading.get_native_id()}/ns/net"
+        if _libc.mount(source.encode(), path.encode(), b"none", MS_BIND, None):
+            failure.append(ctypes.get_errno())
+
+    thread = threading.Thread(target=make, name="new netns")
+    thread.start()
+    thread.join()
+    if failure:
+        Path(path).unlink(missing_ok=True)
+        raise NatgwError(f"cannot make a network namespace: {os.strerror(failure[0])} (natgw needs root)")
+
+
+def remove(path: str) -> None:
+    """Take a namespace's mount away; the kernel ends it when nobody is inside any more. Nothing there: nothing to do."""
+    if Path(path).exists():
+        _libc.umount2(path.encode(), MNT_DETACH)
+        Path(path).unlink(missing_ok=True)
