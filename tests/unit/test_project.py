@@ -7,10 +7,13 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import natgw
 from natgw.errors import Conflict, NatgwError, NotFound
 
 ROOT = Path(natgw.__file__).parents[1]
+PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def setup_cfg() -> configparser.ConfigParser:
@@ -45,3 +48,15 @@ def test_oldest_python_is_the_same_everywhere() -> None:
 def test_each_error_carries_its_http_status() -> None:
     assert [error("gone").status for error in (NatgwError, NotFound, Conflict)] == [400, 404, 409]
     assert str(NotFound("network x not found")) == "network x not found"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_every_decision_is_listed() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = re.findall(r"\]\((\d{4}-[^)]+)\)", (folder / "README.md").read_text())
+    assert listed == sorted(path.name for path in folder.glob("[0-9]*.md"))
