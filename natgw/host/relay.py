@@ -93,6 +93,10 @@ class Relay:
         for task in connections:
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
+        self.release()
+
+    def release(self) -> None:
+        """Give back a port that was bound but not served."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None

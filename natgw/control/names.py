@@ -1,0 +1,54 @@
+"""Names and ids in Docker's form: 64 hex ids, 02:42 MAC addresses, veth names, and names for what was given none."""
+
+from __future__ import annotations
+
+import random
+import re
+import secrets
+from datetime import UTC, datetime
+from ipaddress import IPv4Address
+
+from natgw.errors import NatgwError
+
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_MOODS = ("amber", "brisk", "calm", "deft", "eager", "fair", "gentle", "hardy", "keen", "lucid", "merry", "nimble", "plain",
+          "quiet", "ready", "sunny", "tidy", "vivid", "warm", "witty")
+_THINGS = ("anchor", "beacon", "bridge", "canal", "cedar", "comet", "delta", "ember", "fjord", "harbour", "lantern", "meadow",
+           "otter", "pebble", "quarry", "river", "sparrow", "thistle", "valley", "willow")
+
+
+def new_id() -> str:
+    """64 hex digits that nothing else has."""
+    return secrets.token_hex(32)
+
+
+def veth_name() -> str:
+    """`veth` and 7 hex digits, as Docker names the host's end."""
+    return "veth" + secrets.token_hex(4)[:7]
+
+
+def mac_for(address: IPv4Address) -> bytes:
+    """02:42 and the four bytes of the address: Docker's way, the same address always has the same MAC."""
+    return b"\x02\x42" + address.packed
+
+
+def generated_name(taken: set[str], rng: random.Random) -> str:
+    """A name like `calm_otter` that is not taken."""
+    for _ in range(100):
+        name = f"{rng.choice(_MOODS)}_{rng.choice(_THINGS)}"
+        if name not in taken:
+            return name
+    return f"container_{secrets.token_hex(4)}"
+
+
+def check_name(name: str) -> str:
+    """Raises NatgwError, in Docker's words, for a name that is none."""
+    if not NAME.fullmatch(name):
+        raise NatgwError(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+    return name
+
+
+def timestamp(nanoseconds: int) -> str:
+    """RFC 3339 with nanoseconds, UTC, from nanoseconds since the epoch."""
+    seconds, fraction = divmod(nanoseconds, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"

@@ -1,0 +1,28 @@
+"""How a daemon was asked to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+DEFAULT_SOCKET = Path("/run/natgw/natgw.sock")
+DEFAULT_SUBNET = IPv4Network("172.17.0.0/16")
+DEFAULT_PORT_RANGE = (40000, 65535)
+DEFAULT_STATE_DIR = Path("/run/natgw/natgw.d")
+NO_UPLINK = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DaemonOptions:
+    """`uplink` None means the interface of the default route, "none" an isolated network. `gateway` None: the first address."""
+
+    socket: Path = DEFAULT_SOCKET
+    state_dir: Path = DEFAULT_STATE_DIR
+    uplink: str | None = None
+    subnet: IPv4Network = DEFAULT_SUBNET
+    gateway: IPv4Address | None = None
+    mtu: int = 1500
+    port_range: tuple[int, int] = DEFAULT_PORT_RANGE
+    exclusive_uplink: bool = False
+    link: str = "tap"

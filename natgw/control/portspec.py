@@ -1,0 +1,86 @@
+"""The grammar of `-p`, as Docker's (go-connections, package nat):
+
+    [[hostIP:][hostPort[-hostEnd]]:]containerPort[-containerEnd][/tcp|udp|sctp]
+
+A host range with one container port means "the first free one of these"; without a host port the kernel chooses one. Messages
+are Docker's where it has one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from natgw.errors import NatgwError
+
+PROTOCOLS = ("tcp", "udp", "sctp")
+
+
+@dataclass(frozen=True)
+class PortBinding:
+    """One container port to publish. `host_ports` are the candidates in order; empty: an ephemeral one. No `host_ip`: all."""
+
+    protocol: str
+    host_ip: IPv4Address | IPv6Address | None
+    host_ports: range
+    container_port: int
+
+
+def parse_port_spec(spec: str) -> list[PortBinding]:
+    """The bindings of one `-p` argument. Raises NatgwError with Docker's words."""
+    rest, protocol = spec, "tcp"
+    if "/" in spec:
+        rest, protocol = spec.rsplit("/", 1)
+        protocol = protocol.lower()
+    if protocol not in PROTOCOLS:
+        raise NatgwError(f"invalid proto: {protocol or '<empty>'} (in {spec!r}; use tcp or udp)")
+    *front, container = rest.split(":")
+    if not container:
+        raise NatgwError(f"no port specified: {spec}<empty>")
+    host = front.pop() if front else ""
+    address = _parse_address(":".join(front), spec) if front else None
+    container_ports = _parse_range(container, "containerPort", spec)
+    host_ports = _parse_range(host, "hostPort", spec) if host else range(0)
+    if host and len(host_ports) != len(container_ports) and len(container_ports) != 1:
+        raise NatgwError(f"invalid ranges specified for container and host Ports: {container} and {host}")
+    if len(container_ports) == 1:
+        return [PortBinding(protocol, address, host_ports, container_ports[0])]
+    return [
+        PortBinding(protocol, address, host_ports[index : index + 1] if host else range(0), port)
+        for index, port in enumerate(container_ports)
+    ]
+
+
+def parse_port_specs(specs: list[str]) -> list[PortBinding]:
+    """All bindings of several arguments, refusing what natgw cannot publish. Raises NatgwError."""
+    bindings = [binding for spec in specs for binding in parse_port_spec(spec)]
+    for binding in bindings:
+        if binding.protocol == "sctp":
+            raise NatgwError(f"port {binding.container_port}/sctp: publishing SCTP is not supported yet; use tcp or udp")
+    return bindings
+
+
+def _parse_address(text: str, spec: str) -> IPv4Address | IPv6Address | None:
+    if not text:
+        return None
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        address = ip_address(bare)
+    except ValueError:
+        raise NatgwError(f"invalid IP address: {text} (in {spec!r})") from None
+    return address
+
+
+def _parse_range(text: str, what: str, spec: str) -> range:
+    low, dash, high = text.partition("-")
+    first = _parse_port(low, what, text)
+    last = _parse_port(high, what, text) if dash else first
+    if last < first:
+        raise NatgwError(f"invalid {what}: {text} (in {spec!r}): the range ends before it begins")
+    return range(first, last + 1)
+
+
+def _parse_port(text: str, what: str, whole: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+        raise NatgwError(f"invalid {what}: {whole} (a port is a number from 1 to 65535)")
+    return int(text)

@@ -1,0 +1,146 @@
+"""Published ports: all of a request or none of it.
+
+Each has up to three parts: a listening socket (it reserves the port, and serves the host's own processes), a publication in the
+datapath (it serves the outside, which keeps its own address), and an entry in the guard. The sockets are bound first, since
+only they can fail.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from natgw.control.model import PublishedPort
+from natgw.control.portspec import PortBinding
+from natgw.control.uplink import UplinkManager
+from natgw.datapath import Datapath, Publication
+from natgw.errors import Conflict, NatgwError, NotFound
+from natgw.host.relay import HostAddress, Relay
+
+ANY4, ANY6 = IPv4Address(0), IPv6Address(0)
+_EPHEMERAL_TRIES = 16
+
+
+@dataclass
+class Published:
+    """One binding as it was made: its relays, and its publication if the datapath has one."""
+
+    relays: list[Relay]
+    publication: Publication | None
+    protocol: str
+    host_ip: HostAddress | None
+    host_port: int
+    container_port: int
+
+    @property
+    def lines(self) -> list[PublishedPort]:
+        return [PublishedPort(self.protocol, str(relay.host_ip), self.host_port, self.container_port) for relay in self.relays]
+
+
+class Publisher:
+    """All published ports of the daemon."""
+
+    def __init__(self, datapath: Datapath, uplink: UplinkManager) -> None:
+        self._datapath = datapath
+        self._uplink = uplink
+        self._published: list[Published] = []
+
+    async def publish(self, bindings: list[PortBinding], container_ip: IPv4Address) -> list[Published]:
+        """Publish all bindings. Raises Conflict in Docker's words, with nothing half-done."""
+        made: list[Published] = []
+        try:
+            for binding in bindings:
+                made.append(await self._publish_one(binding, container_ip))
+        except BaseException:
+            await self.unpublish(made)
+            raise
+        return made
+
+    async def unpublish(self, published: list[Published]) -> None:
+        """Take published ports back; connections through them end."""
+        for item in published:
+            if item in self._published:
+                self._published.remove(item)
+            if item.publication is not None:
+                self._uplink.drop_publication(item.publication)
+                try:
+                    self._datapath.unpublish(item.publication)
+                except NotFound:
+                    pass  # half made: the datapath had refused it
+            for relay in item.relays:
+                await relay.close()
+
+    async def _publish_one(self, binding: PortBinding, container_ip: IPv4Address) -> Published:
+        relays, port = self._bind(binding, container_ip)
+        publication = self._publication(binding, port, container_ip)
+        item = Published(relays, publication, binding.protocol, binding.host_ip, port, binding.container_port)
+        try:
+            if publication is not None:
+                self._datapath.publish(publication)
+            for relay in relays:
+                await relay.start()
+        except BaseException:
+            await self.unpublish([item])
+            raise
+        self._published.append(item)
+        if publication is not None:
+            self._uplink.add_publication(publication)
+        return item
+
+    def _publication(self, binding: PortBinding, port: int, container_ip: IPv4Address) -> Publication | None:
+        host_ip = binding.host_ip
+        if isinstance(host_ip, IPv6Address) or (host_ip is not None and host_ip.is_loopback):
+            return None  # never to be seen on the uplink by the datapath: the relay alone serves it
+        if host_ip == ANY4:
+            host_ip = None
+        return Publication(protocol="udp" if binding.protocol == "udp" else "tcp", host_ip=host_ip, host_port=port,
+                           container_ip=container_ip, container_port=binding.container_port)
+
+    def _bind(self, binding: PortBinding, container_ip: IPv4Address) -> tuple[list[Relay], int]:
+        """Bind the sockets of a binding at the first of its ports that is free."""
+        if not binding.host_ports:
+            failure: NatgwError = Conflict("no free host port")
+            for _ in range(_EPHEMERAL_TRIES):
+                try:
+                    return self._bind_at(binding, 0, container_ip)
+                except Conflict as error:
+                    failure = error  # free on one family, taken on the other: another try
+            raise failure
+        for port in binding.host_ports:
+            try:
+                return self._bind_at(binding, port, container_ip)
+            except Conflict as error:
+                failure = error
+        raise failure
+
+    def _bind_at(self, binding: PortBinding, port: int, container_ip: IPv4Address) -> tuple[list[Relay], int]:
+        addresses: list[HostAddress] = [ANY4, ANY6] if binding.host_ip is None else [binding.host_ip]
+        for address in addresses:
+            self._check_free(binding.protocol, address, port)
+        relays: list[Relay] = []
+        try:
+            for address in addresses:
+                relay = Relay(binding.protocol, address, port, container_ip, binding.container_port)
+                try:
+                    port = relay.bind()
+                except Conflict:
+                    raise
+                except NatgwError:
+                    if address == ANY6 and relays:
+                        continue  # a host without IPv6 serves IPv4 alone
+                    raise
+                relays.append(relay)
+        except BaseException:
+            for relay in relays:
+                relay.release()
+            raise
+        return relays, port
+
+    def _check_free(self, protocol: str, address: HostAddress, port: int) -> None:
+        for item in self._published:
+            if item.protocol != protocol or item.host_port != port:
+                continue
+            for relay in item.relays:
+                if relay.host_ip.version == address.version and (
+                        relay.host_ip == address or relay.host_ip.is_unspecified or address.is_unspecified):
+                    raise Conflict(f"Bind for {address}:{port} failed: port is already allocated")
