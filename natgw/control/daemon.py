@@ -71,6 +71,7 @@ class Daemon:
         self._stopping = False
         self._containers: dict[str, Container] = {}
         self._runs: dict[str, _Run] = {}
+        self._namespaces: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._rng = random.Random()
         self._ledger = Ledger(options.state_dir / "ledger.jsonl")
@@ -82,7 +83,7 @@ class Daemon:
 
     async def start(self) -> None:
         """Clean up after a predecessor that was killed, then make bridge, host port and uplink. Raises NatgwError."""
-        for folder in (self.options.state_dir, self._folder("netns"), self._folder("logs")):
+        for folder in (self.options.state_dir, self._folder("logs")):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for line in await asyncio.to_thread(remove_leftovers, self._ledger.outstanding()):
             log.info("left by a natgw that was killed: %s", line)
@@ -156,7 +157,6 @@ class Daemon:
             if self._host_link is not None:
                 await asyncio.to_thread(self._host_link.close)
             self._ledger.clear()
-            shutil.rmtree(self._folder("netns"), ignore_errors=True)
             shutil.rmtree(self._folder("logs"), ignore_errors=True)
         finally:
             self._stopped.set()
@@ -186,19 +186,17 @@ class Daemon:
     async def run(self, request: Record) -> Record:
         """Make a namespace on the bridge; with `detach`, start the command in it too."""
         container = self._new_container(request, "run", "")
-        container.netns = str(self._folder("netns") / container.name)
         container.command = list(request["command"])
-        entry = self._ledger.note("netns", path=container.netns)
         try:
-            await asyncio.to_thread(netns.create, container.netns)
+            namespace = self._namespaces[container.name] = await asyncio.to_thread(netns.create)
+            container.netns = netns.path_of(namespace)
             await self._connect(container, request)
             if request.get("detach"):
                 await self._spawn(container, request)
         except BaseException:
             await self._endpoints.disconnect(container)
-            await asyncio.to_thread(netns.remove, container.netns)
+            self._close_namespace(container)
             self._containers.pop(container.name, None)
-            self._ledger.forget(entry)
             raise
         return container.record()
 
@@ -264,10 +262,15 @@ class Daemon:
             run.watch.close()
         await self._endpoints.disconnect(container)
         if container.kind == "run":
-            await asyncio.to_thread(netns.remove, container.netns)
-            self._ledger.forget({"kind": "netns", "path": container.netns})
+            self._close_namespace(container)
             self._log_path(container.name).unlink(missing_ok=True)
         self._containers.pop(container.name, None)
+
+    def _close_namespace(self, container: Container) -> None:
+        """Let go of a namespace natgw made; the kernel ends it with the last process inside."""
+        namespace = self._namespaces.pop(container.name, None)
+        if namespace is not None:
+            os.close(namespace)
 
     def _vanished(self, name: str) -> None:
         """A namespace has disappeared with the container's link in it."""

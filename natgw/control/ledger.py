@@ -1,7 +1,7 @@
 """What natgw has made outside its own memory: written down before it is made, crossed out after it is removed.
 
-After a kill -9 the next `up` reads the ledger and takes away what is left. Taps go with their process; a veth pair, the
-guard, a sysctl, the processes of containers and their namespaces do not. A process is known by its pid and its start time,
+After a kill -9 the next `up` reads the ledger and takes away what is left. Taps and namespaces go with their process;
+a veth pair, the guard, a sysctl and the processes of containers do not. A process is known by its pid and its start time,
 so that a pid that was given to somebody else since is left alone.
 
 One JSON object a line, appended: a line that was not finished when the power went is ignored.
@@ -15,7 +15,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from natgw.host import guard, interfaces, netns, sysctl
+from natgw.host import guard, interfaces, sysctl
 
 Entry = dict[str, Any]
 
@@ -79,9 +79,6 @@ def remove_leftovers(entries: list[Entry]) -> list[str]:
         elif kind == "process" and start_time(entry["pid"]) == entry["start"]:
             os.kill(entry["pid"], signal.SIGKILL)
             report.append(f"ended process {entry['pid']}")
-        elif kind == "netns":
-            netns.remove(entry["path"])
-            report.append(f"removed namespace {entry['path']}")
     return report
 
 

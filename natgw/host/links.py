@@ -15,7 +15,6 @@ import fcntl
 import os
 import secrets
 import socket
-import struct
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
@@ -130,7 +129,7 @@ def create_container_veth(netns: str, *, ifname: str = "eth0", mac: bytes, addre
                 raise Conflict(f"interface {host_name} exists already") from None
             raise NatgwError(f"cannot make veth pair {host_name}: {os.strerror(error.code)} (natgw needs root)") from None
     try:
-        _quiet_ipv6(host_name)
+        _keep_host_out(host_name)
         with interfaces.netlink() as ipr:
             index = interfaces.index_of(ipr, host_name)
             ipr.link("set", index=index, mtu=mtu, state="up")
@@ -218,15 +217,21 @@ def _move(ifname: str, netns: str) -> None:
 
 def _quiet_ipv6(ifname: str) -> None:
     """Keep the host's stack from speaking IPv6 on a device of ours: router solicitations would reach the containers."""
-    setting = Path(f"/proc/sys/net/ipv6/conf/{ifname}/disable_ipv6")
+    _set(f"ipv6/conf/{ifname}/disable_ipv6", "1")
+
+
+def _keep_host_out(ifname: str) -> None:
+    """Keep the host's stack off the host's end of a veth pair, which is natgw's alone.
+
+    Else it answers ARP there for every address it has on any interface, the gateway's on natgw0 too, with a MAC of its own
+    (arp_ignore in the kernel's ip-sysctl documentation; 8 is "never").
+    """
+    _quiet_ipv6(ifname)
+    _set(f"ipv4/conf/{ifname}/arp_ignore", "8")
+
+
+def _set(name: str, value: str) -> None:
+    setting = Path("/proc/sys/net") / name
     if setting.exists():
-        setting.write_text("1")
+        setting.write_text(value)
 
-
-def tap_is_attached(fd: int) -> bool:
-    """Whether a tap's device still exists: it is gone when its namespace is (TUNGETIFF, 0x800454d2)."""
-    try:
-        fcntl.ioctl(fd, 0x800454D2, bytearray(struct.calcsize("16sH22x")))
-    except OSError:
-        return False
-    return True

@@ -1,7 +1,7 @@
 """Network namespaces: naming them, entering them for a moment, making and removing them.
 
 A namespace is entered by a thread of its own that ends right after, because setns(2) is per thread and coming back can
-fail. No descriptor of a namespace is kept: it would keep a namespace alive whose container is gone.
+fail. No descriptor is kept of a namespace that is somebody else's: it would keep it alive when its container is gone.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from typing import ParamSpec, TypeVar
 from natgw.errors import NatgwError, NotFound
 
 CLONE_NEWNET = 0x40000000
-MS_BIND = 0x1000
-MNT_DETACH = 2
 NAMED = (Path("/run/netns"), Path("/var/run/netns"))
 
 Params = ParamSpec("Params")
@@ -88,29 +86,29 @@ def _enter(path: str) -> None:
         os.close(fd)
 
 
-def create(path: str) -> None:
-    """Make a namespace and keep it at `path` by a bind mount. Raises NatgwError."""
-    Path(path).touch(mode=0o444, exist_ok=True)
+def create() -> int:
+    """A new namespace, as a descriptor that keeps it alive until it is closed. Raises NatgwError.
+
+    No bind mount, as `ip netns` makes one: a mount is seen only in its own mount namespace, and outlives a kill -9. The
+    namespace has a path all the same, see `path_of`.
+    """
+    result: list[int] = []
     failure: list[int] = []
 
     def make() -> None:
         if _libc.unshare(CLONE_NEWNET):
             failure.append(ctypes.get_errno())
-            return
-        source = f"/proc/self/task/{threading.get_native_id()}/ns/net"
-        if _libc.mount(source.encode(), path.encode(), b"none", MS_BIND, None):
-            failure.append(ctypes.get_errno())
+        else:
+            result.append(os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
 
     thread = threading.Thread(target=make, name="new netns")
     thread.start()
     thread.join()
-    if failure:
-        Path(path).unlink(missing_ok=True)
+    if not result:
         raise NatgwError(f"cannot make a network namespace: {os.strerror(failure[0])} (natgw needs root)")
+    return result[0]
 
 
-def remove(path: str) -> None:
-    """Take a namespace's mount away; the kernel ends it when nobody is inside any more. Nothing there: nothing to do."""
-    if Path(path).exists():
-        _libc.umount2(path.encode(), MNT_DETACH)
-        Path(path).unlink(missing_ok=True)
+def path_of(fd: int) -> str:
+    """The path by which any process of the machine finds the namespace of a descriptor of ours."""
+    return f"/proc/{os.getpid()}/fd/{fd}"
