@@ -1,0 +1,170 @@
+"""The client of the control API, synchronous and from the standard library alone, so that a command starts at once.
+
+Every failure is a NatgwError whose text is fit for the person at the keyboard: the daemon's own message, or what to do
+when it cannot be reached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from natgw.errors import Conflict, NatgwError, NotFound
+
+REPLY_TIMEOUT_S = 30.0
+CHUNK_BYTES = 65536
+HTTP_OK = range(200, 300)
+
+_ERRORS: dict[int, type[NatgwError]] = {404: NotFound, 409: Conflict}
+_PEER_CREDENTIALS = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
+
+
+class NotRunning(NatgwError):
+    """Nothing listens on the socket."""
+
+    status = 503
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"natgw is not running on {path}: start it with `natgw up`")
+
+
+def peer_pid(connected: socket.socket) -> int:
+    """The pid of the process at the other end of a unix socket; 0 if it lives in another pid namespace."""
+    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    pid: int = _PEER_CREDENTIALS.unpack(credentials)[0]
+    return pid
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout_s: float | None) -> None:
+        super().__init__("natgw", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(self._path)
+        except BaseException:
+            self.close()
+            raise
+
+
+class Client:
+    """Requests to the daemon that listens on `path`; each opens a connection of its own."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def get(self, *parts: str, **query: object) -> Any:
+        """GET /v1/PARTS; `None` in the query is left out. Returns what the JSON of the answer says."""
+        return self._json("GET", parts, query=query)
+
+    def post(self, *parts: str, body: object = None, timeout_s: float = REPLY_TIMEOUT_S) -> Any:
+        """POST /v1/PARTS with a JSON body; `timeout_s` bounds the wait for the answer."""
+        return self._json("POST", parts, body=body, timeout_s=timeout_s)
+
+    def delete(self, *parts: str, body: object = None) -> Any:
+        """DELETE /v1/PARTS, with a JSON body if there is one."""
+        return self._json("DELETE", parts, body=body)
+
+    def stream(self, *parts: str, **query: object) -> Iterator[bytes]:
+        """GET /v1/PARTS, piece by piece as it comes, without a limit in time."""
+        with self._answer("GET", parts, query, None, None) as answer:
+            while piece := answer.read1(CHUNK_BYTES):
+                yield piece
+
+    def shut_down(self, within_s: float) -> bool:
+        """Ask the daemon to end, and wait until its process is gone; False if that took longer than `within_s`."""
+        deadline = time.monotonic() + within_s
+        with _translated(self.path), contextlib.closing(_Connection(self.path, REPLY_TIMEOUT_S)) as probe:
+            probe.connect()
+            ended = _process_end(peer_pid(probe.sock))
+        try:
+            self.post("shutdown")
+            if ended is None:
+                return self._closed(deadline)
+            readable, _, _ = select.select([ended], [], [], max(0.0, deadline - time.monotonic()))
+            return bool(readable)
+        finally:
+            if ended is not None:
+                os.close(ended)
+
+    def _closed(self, deadline: float) -> bool:
+        """The same for a daemon whose process cannot be seen: until nothing listens any more."""
+        while time.monotonic() < deadline:
+            with contextlib.closing(_Connection(self.path, REPLY_TIMEOUT_S)) as probe:
+                try:
+                    probe.connect()
+                except (ConnectionError, FileNotFoundError):
+                    return True
+            time.sleep(0.02)
+        return False
+
+    def _json(self, method: str, parts: tuple[str, ...], *, query: dict[str, object] | None = None,
+              body: object = None, timeout_s: float = REPLY_TIMEOUT_S) -> Any:
+        with self._answer(method, parts, query or {}, body, timeout_s) as answer:
+            content = answer.read()
+        return json.loads(content) if content else None
+
+    @contextlib.contextmanager
+    def _answer(self, method: str, parts: tuple[str, ...], query: dict[str, object], body: object,
+                timeout_s: float | None) -> Iterator[http.client.HTTPResponse]:
+        target = "/".join(["/v1", *(quote(part, safe="") for part in parts)])
+        asked = {key: value for key, value in query.items() if value is not None}
+        if asked:
+            target += "?" + urlencode(asked)
+        content = None if body is None else json.dumps(body)
+        headers = {"Connection": "close"} | ({} if content is None else {"Content-Type": "application/json"})
+        with _translated(self.path), contextlib.closing(_Connection(self.path, timeout_s)) as connection:
+            connection.request(method, target, content, headers)
+            answer = connection.getresponse()
+            if answer.status not in HTTP_OK:
+                raise _error(answer.status, answer.read())
+            yield answer
+
+
+def _error(status: int, content: bytes) -> NatgwError:
+    try:
+        message = str(json.loads(content)["message"])
+    except (ValueError, KeyError, TypeError):
+        message = f"the daemon answered with HTTP status {status}"
+    error = _ERRORS.get(status, NatgwError)(message)
+    error.status = status
+    return error
+
+
+def _process_end(pid: int) -> int | None:
+    """A descriptor that becomes readable when the process has ended; None if this process cannot see it."""
+    try:
+        return os.pidfd_open(pid) if pid else None
+    except OSError:
+        return None
+
+
+@contextlib.contextmanager
+def _translated(path: str) -> Iterator[None]:
+    """Whatever goes wrong on the way to the daemon, said in one line."""
+    try:
+        yield
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        raise NotRunning(path) from None
+    except PermissionError:
+        raise NatgwError(f"permission denied on {path}: natgw's commands need root, try sudo") from None
+    except TimeoutError:
+        raise NatgwError(f"natgw on {path} does not answer") from None
+    except (http.client.HTTPException, ConnectionError):
+        raise NatgwError(f"natgw on {path} closed the connection without an answer") from None
+    except OSError as error:
+        raise NatgwError(f"cannot reach natgw on {path}: {error.strerror or error}") from None

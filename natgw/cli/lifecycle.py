@@ -1,0 +1,168 @@
+"""`up`, `down`, `status`: the daemon's life."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from natgw.api import state_directory
+from natgw.api.client import Client
+from natgw.cli import output
+from natgw.cli.group import TeachingCommand
+from natgw.cli.options import LINKS, json_option
+from natgw.control.options import DEFAULT_PORT_RANGE, DEFAULT_SUBNET, DaemonOptions
+from natgw.errors import NatgwError
+
+Record = dict[str, Any]
+Value = TypeVar("Value")
+
+DOWN_TIMEOUT_S = 30.0
+CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
+
+
+def parsed(parse: Callable[[str], Value]) -> Callable[[click.Context, click.Parameter, Any], Value | None]:
+    """An option's callback: the value that `parse` makes of the text, its ValueError as a usage error."""
+
+    def callback(ctx: click.Context, param: click.Parameter, text: str | None) -> Value | None:
+        try:
+            return None if text is None else parse(text)
+        except ValueError as error:
+            raise click.BadParameter(f"{error}.", ctx, param) from None
+
+    return callback
+
+
+def port_range(text: str) -> tuple[int, int]:
+    """`40000-65535`, both included."""
+    low, _, high = text.partition("-")
+    if not (low.isdecimal() and high.isdecimal() and 1 <= int(low) <= int(high) <= 65535):
+        raise ValueError(f"{text!r} is not LO-HI within 1-65535")
+    return int(low), int(high)
+
+
+@click.command(cls=TeachingCommand, examples="""
+    # in the background, with the interface of the default route as uplink; returns when natgw is ready
+    natgw up --detach
+    # on this terminal, with its log; Ctrl-C ends it and removes everything it made
+    natgw up --uplink eth0
+    # containers reach each other and this host, nothing else
+    natgw up -d --uplink none
+    # other addresses for the containers
+    natgw up -d --subnet 10.88.0.0/16 --gateway 10.88.0.254
+    # a second one, in a namespace of its own, with a socket of its own
+    ip netns exec lab natgw up -d --socket /run/lab/natgw.sock
+""")
+@click.option("--uplink", metavar="IF", help="Interface to the outside, or none  [default: that of the default route]")
+@click.option("--subnet", callback=parsed(IPv4Network), metavar="CIDR", default=str(DEFAULT_SUBNET), show_default=True,
+              help="Addresses of the containers.")
+@click.option("--gateway", callback=parsed(IPv4Address), metavar="A", help="natgw's address in it  [default: its first]")
+@click.option("--mtu", type=click.IntRange(68, 65535), metavar="BYTES", default=1500, show_default=True,
+              help="MTU of the containers' interfaces.")
+@click.option("--link", type=LINKS, default="tap", show_default=True,
+              help="How containers are plugged in unless they say otherwise.")
+@click.option("--port-range", callback=parsed(port_range), metavar="LO-HI",
+              default="{}-{}".format(*DEFAULT_PORT_RANGE), show_default=True,
+              help="Ports of the uplink's address that are natgw's; the others are the host's.")
+@click.option("--exclusive-uplink", is_flag=True,
+              help="The uplink's address is natgw's alone: the host itself is not reached by it.")
+@click.option("-d", "--detach", is_flag=True, help="Run in the background; return when ready.")
+@click.pass_obj
+def up(client: Client, /, detach: bool, **options: Any) -> None:
+    """Start natgw in this network namespace.
+
+    It makes a bridge for containers, with a gateway on it that translates addresses and ports to the outside. Everything
+    it makes goes again when it ends.
+    """
+    _require_powers()
+    path = Path(os.path.abspath(client.path))
+    wanted = DaemonOptions(socket=path, state_dir=state_directory(path), **options)
+    if detach:
+        from natgw.api.detach import detach as run_detached
+
+        run_detached(lambda reporter: _serve(wanted, lambda status: reporter.ready(), log_to_file=True))
+    else:
+        _serve(wanted, _banner)
+
+
+def _serve(options: DaemonOptions, on_ready: Callable[[Record], None], *, log_to_file: bool = False) -> None:
+    from natgw.api.serve import serve  # with all that a daemon needs: nobody else should wait for it
+
+    serve(options, on_ready, log_to_file=log_to_file)
+
+
+def _banner(status: Record) -> None:
+    click.echo(click.style(f"natgw {status['version']}", bold=True) + f" serves on {status['socket']}")
+    output.details(_network_lines(status))
+    click.echo("Ctrl-C ends it and removes everything it made.")
+    sys.stdout.flush()
+
+
+def _require_powers() -> None:
+    """Raises NatgwError without the powers over interfaces and namespaces that root has."""
+    with open("/proc/self/status") as file:
+        effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    if not all(effective >> power & 1 for power in (CAP_NET_ADMIN, CAP_SYS_ADMIN)):
+        raise NatgwError("natgw up needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN): try sudo")
+
+
+@click.command(cls=TeachingCommand, examples="""
+    natgw down
+    natgw down --socket /run/lab/natgw.sock
+""")
+@click.pass_obj
+def down(client: Client) -> None:
+    """Stop natgw and remove all it made.
+
+    Containers are ended; interfaces, filters and files are removed. Returns when the daemon is gone, after 30 seconds at
+    the latest.
+    """
+    if not client.shut_down(DOWN_TIMEOUT_S):
+        log = state_directory(client.path) / "natgw.log"
+        raise NatgwError(f"natgw on {client.path} has not ended after {DOWN_TIMEOUT_S:g} seconds: {log} may say why")
+
+
+@click.command(cls=TeachingCommand, examples="""
+    natgw status
+    # is it running? (exit code 1 if not)
+    natgw status >/dev/null && echo yes
+    natgw status --json | jq -r .uplink.interface
+""")
+@json_option
+@click.pass_obj
+def status(client: Client, json_: bool) -> None:
+    """Show the daemon, network and uplink."""
+    found = client.get("status")
+    if json_:
+        output.as_json(found)
+        return
+    output.details([
+        ("version", found["version"]),
+        ("pid", found["pid"]),
+        ("up", output.human_duration(found["uptime_s"])),
+        ("socket", found["socket"]),
+        *_network_lines(found),
+        ("containers", found["containers"]),
+        ("flows", found["flows"]),
+    ])
+
+
+def _network_lines(status: Record) -> list[tuple[str, object]]:
+    lines: list[tuple[str, object]] = [
+        ("network", f"{status['network']}, {status['subnet']}, gateway {status['gateway']}"),
+    ]
+    uplink = status["uplink"]
+    if uplink is None:
+        return [*lines, ("uplink", "none: containers reach each other and this host")]
+    low, high = uplink["port_range"]
+    addresses = ", ".join(uplink["addresses"]) or "no address"
+    return [
+        *lines,
+        ("uplink", f"{uplink['interface']} ({'up' if uplink['up'] else 'down'}), {addresses}, mtu {uplink['mtu']}"),
+        ("ports", "all of its address" if uplink["exclusive"] else f"{low}-{high}, shared with the host"),
+    ]

@@ -1,0 +1,123 @@
+"""A command in a container's network namespace, on this terminal.
+
+`become` turns this process into the command (`natgw exec`). `run` starts it beside us and waits (`natgw run`), so that the
+container can be removed afterwards. Either way the command has the terminal, the environment and the directory it would
+have without natgw, and its exit code becomes ours: 126 if it cannot be executed, 127 if it does not exist, 128 + N if
+signal N ended it, as docker and the shells have it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
+from typing import NoReturn
+
+from natgw.errors import NatgwError
+
+CLONE_NEWNET = 0x40000000
+PR_SET_PDEATHSIG = 1
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
+BY_SIGNAL = 128
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class CannotExecute(NatgwError):
+    """The command itself is at fault; `exit_code` says how."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def become(netns: str, command: list[str]) -> NoReturn:
+    """Replace this process by the command, inside the namespace. Raises CannotExecute."""
+    enter(netns)
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        raise _cannot_execute(command[0], error) from None
+
+
+def run(netns: str, command: list[str], *, env: Mapping[str, str], workdir: str,
+        on_start: Callable[[int], object]) -> int:
+    """Run the command in the namespace and return its exit code; `on_start` is given its pid.
+
+    Ctrl-C reaches the command directly, since it shares our terminal; other signals that would end us are passed on to
+    it. If we die all the same, the kernel kills it. Raises CannotExecute, and what `on_start` raises: the command is
+    killed then.
+    """
+    if not os.path.isdir(workdir):
+        raise CannotExecute(f'workdir "{workdir}": no such directory', NOT_FOUND)
+    child: list[subprocess.Popen[bytes]] = []
+
+    def inside() -> None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        enter(netns)
+
+    with _signals_left_to(child):
+        try:
+            child.append(subprocess.Popen(command, env=env, cwd=workdir, preexec_fn=inside))
+        except OSError as error:
+            raise _cannot_execute(command[0], error) from None
+        except subprocess.SubprocessError:
+            raise NatgwError(f"cannot enter the network namespace {netns}") from None
+        try:
+            on_start(child[0].pid)
+            code = child[0].wait()
+        except BaseException:
+            child[0].kill()
+            child[0].wait()
+            raise
+    return code if code >= 0 else BY_SIGNAL - code
+
+
+def enter(netns: str) -> None:
+    """Move this thread into the namespace at this path. Raises OSError."""
+    descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.setns(descriptor, CLONE_NEWNET) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), netns)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _signals_left_to(child: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """While the command runs, signals are for it. Handlers, unlike SIG_IGN, do not outlive its exec."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        if not child:
+            raise KeyboardInterrupt
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        leave(number, frame)
+        child[0].send_signal(number)
+
+    wanted = {signal.SIGINT: leave, signal.SIGQUIT: leave, signal.SIGTERM: pass_on, signal.SIGHUP: pass_on}
+    before = {number: signal.getsignal(number) for number in wanted}
+    for number, handler in wanted.items():
+        if before[number] != signal.SIG_IGN:  # ignored since before us (nohup), so by the command too
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def _cannot_execute(program: str, error: OSError) -> CannotExecute:
+    """Docker's words, and the shells' exit codes."""
+    if isinstance(error, FileNotFoundError):
+        if "/" in program:
+            return CannotExecute(f'exec: "{program}": stat {program}: no such file or directory', NOT_FOUND)
+        return CannotExecute(f'exec: "{program}": executable file not found in $PATH', NOT_FOUND)
+    if os.path.isdir(program):
+        return CannotExecute(f'exec: "{program}": is a directory', NOT_EXECUTABLE)
+    return CannotExecute(f'exec: "{program}": {(error.strerror or str(error)).lower()}', NOT_EXECUTABLE)
