@@ -2,7 +2,8 @@
 
     netns       entering and making network namespaces
     links       taps and veth pairs with their ends configured, and the uplink's packet socket
-    interfaces  reading and configuring interfaces by netlink
+    netlink     pyroute2, as little of it as is needed
+    interfaces  reading interfaces, addresses and routes
     uplink      following what the host changes on the uplink
     guard, bpf  the filter that lets natgw share the host's address
     sysctl      ports the host must not choose

@@ -104,12 +104,19 @@ class BpfHash:
     """A hash map in the kernel; keys and values are bytes of the given sizes."""
 
     def __init__(self, key_bytes: int, value_bytes: int, max_entries: int) -> None:
-        self.fd = _bpf(_MAP_CREATE, struct.pack("<IIII", _MAP_TYPE_HASH, key_bytes, value_bytes, max_entries), "make a map")
+        attributes = struct.pack("<IIII", _MAP_TYPE_HASH, key_bytes, value_bytes, max_entries)
+        try:
+            self.fd = _bpf(_MAP_CREATE, attributes, "make a map")
+        except OSError as error:
+            raise NatgwError(f"cannot make a map for the guard: {error.strerror}") from None
 
     def set(self, key: bytes, value: bytes) -> None:
         key_buffer, value_buffer = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value))
-        _bpf(_MAP_UPDATE, struct.pack("<IxxxxQQQ", self.fd, ctypes.addressof(key_buffer), ctypes.addressof(value_buffer), 0),
-             "write a map")
+        attributes = struct.pack("<IxxxxQQQ", self.fd, ctypes.addressof(key_buffer), ctypes.addressof(value_buffer), 0)
+        try:
+            _bpf(_MAP_UPDATE, attributes, "write a map")
+        except OSError as error:
+            raise NatgwError(f"the guard's map takes no more entries: {error.strerror}") from None
 
     def delete(self, key: bytes) -> None:
         """A key that is not there is no error."""

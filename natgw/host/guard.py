@@ -17,18 +17,17 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address
 from typing import Any
 
-from pyroute2.netlink.exceptions import NetlinkError
-
-from natgw.errors import NatgwError
+from natgw.errors import Conflict, NatgwError
 from natgw.host import interfaces
 from natgw.host.bpf import MAP_LOOKUP_ELEM, R0, R1, R2, R6, R7, R8, R10, Assembler, B, BpfHash, H, W, load_classifier
+from natgw.host.netlink import NetlinkError, netlink
 
 FILTER_NAME = "natgw-guard"
 PRIORITY = 49145
 ETH_P_ALL = 3
 CLSACT = 0xFFFF0000
-"""Handle and parent of clsact; its ingress hook is the minor number FFF2 (linux/pkt_sched.h)."""
-INGRESS = 0xFFFFFFF2
+"""Parent of clsact; its hooks are the minor numbers FFF2 and FFF3 of FFFF (linux/pkt_sched.h)."""
+INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 
 _ACT_OK, _ACT_SHOT = 0, 2
 _ETH_IPV4, _ETH_ARP = 0x0800, 0x0806
@@ -107,23 +106,40 @@ class Guard:
         self._attached = False
 
     def attach(self, addresses: Iterable[IPv4Address]) -> None:
-        """Begin to guard the interface's `addresses`. Raises NatgwError."""
+        """Begin to guard the interface's `addresses`. Raises NatgwError, and leaves nothing behind then.
+
+        Conflict if there is a guard already: of another natgw, or one left behind (see `remove_leftover`).
+        """
         self._map = BpfHash(8, 1, _MAX_ENTRIES)
-        program = load_classifier(assemble(self._map.fd, self._port_range, exclusive=self._exclusive), "natgw_guard")
         try:
-            with interfaces.netlink() as ipr:
+            # Filled first: from its first frame on, the filter knows everything.
+            self._addresses = frozenset()
+            self.set_addresses(addresses)
+            for entry in self._published:
+                self._map.set(_key(*entry), b"\1")
+            program = load_classifier(assemble(self._map.fd, self._port_range, exclusive=self._exclusive), "natgw_guard")
+            try:
+                self._install(program)
+            finally:
+                os.close(program)
+        except BaseException:
+            self.detach()
+            raise
+
+    def _install(self, program: int) -> None:
+        try:
+            with netlink() as ipr:
                 index = interfaces.index_of(ipr, self.ifname)
                 self._made_qdisc = _add_clsact(ipr, index)
                 ipr.tc("add-filter", "bpf", index, fd=program, name=FILTER_NAME, parent=INGRESS, prio=PRIORITY,
                        handle=1, protocol=ETH_P_ALL, direct_action=True, classid=1)
+                self._attached = True
         except NetlinkError as error:
+            if self._made_qdisc:
+                _remove(self.ifname, filter_too=False)
+            if error.code == errno.EEXIST:
+                raise Conflict(f"another natgw has {self.ifname} as its uplink already: choose another with --uplink") from None
             raise NatgwError(f"cannot put the guard on {self.ifname}: {os.strerror(error.code)}") from None
-        finally:
-            os.close(program)
-        self._attached = True
-        self.set_addresses(addresses)
-        for entry in self._published:
-            self._map.set(_key(*entry), b"\1")
 
     def set_addresses(self, addresses: Iterable[IPv4Address]) -> None:
         """Guard natgw's port range on these addresses, and no others."""
@@ -158,7 +174,10 @@ class Guard:
 
 
 def remove_leftover(ifname: str, *, qdisc: bool = True) -> None:
-    """Remove the guard of a natgw that could not do so itself; `qdisc` if that natgw had added the clsact qdisc."""
+    """Remove the guard of a natgw that could not do so itself. An interface or a guard that is gone is no error.
+
+    `qdisc`: that natgw may have added the clsact qdisc. It is removed too, unless somebody's filter hangs on it.
+    """
     _remove(ifname, qdisc=qdisc)
 
 
@@ -179,17 +198,24 @@ def _add_clsact(ipr: Any, index: int) -> bool:
     return True
 
 
-def _remove(ifname: str, *, qdisc: bool) -> None:
-    with interfaces.netlink() as ipr:
+def _remove(ifname: str, *, qdisc: bool = True, filter_too: bool = True) -> None:
+    with netlink() as ipr:
         found = ipr.link_lookup(ifname=ifname)
         if not found:
             return
-        try:
-            ipr.tc("del-filter", "bpf", found[0], parent=INGRESS, prio=PRIORITY, handle=1, protocol=ETH_P_ALL)
-        except NetlinkError:
-            pass  # it is gone already
-        if qdisc:
+        index = found[0]
+        if filter_too:
             try:
-                ipr.tc("del", "clsact", found[0])
+                ipr.tc("del-filter", "bpf", index, parent=INGRESS, prio=PRIORITY, handle=1, protocol=ETH_P_ALL)
             except NetlinkError:
-                pass
+                pass  # it is gone already
+        try:
+            if qdisc and not _filters(ipr, index):
+                ipr.tc("del", "clsact", index)
+        except NetlinkError:
+            pass
+
+
+def _filters(ipr: Any, index: int) -> list[Any]:
+    """What hangs on the clsact qdisc now: removing that would remove them, too."""
+    return [*ipr.get_filters(index=index, parent=INGRESS), *ipr.get_filters(index=index, parent=EGRESS)]

@@ -6,23 +6,22 @@ The calls block, and pyroute2 runs an event loop of its own inside them: from a 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from natgw.datapath.config import Route
-from natgw.errors import NotFound
+from natgw.errors import NatgwError, NotFound
+from natgw.host.netlink import NetlinkError, netlink
 
 _MAIN_TABLE = 254
 _UNICAST = 1
 _IFF_UP = 1
 _IFF_RUNNING = 0x40
 _AF_INET = 2
+_ARPHRD_ETHER = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +38,6 @@ class UplinkState:
     local_addresses: frozenset[IPv4Address]
 
 
-@contextmanager
-def netlink() -> Iterator[Any]:
-    """A netlink socket in the namespace of the calling thread."""
-    with IPRoute() as ipr:
-        yield ipr
-
-
 def index_of(ipr: Any, ifname: str) -> int:
     """The index of an interface. Raises NotFound."""
     found = ipr.link_lookup(ifname=ifname)
@@ -58,46 +50,68 @@ def default_route_interface() -> str | None:
     """The interface of the IPv4 default route with the lowest metric, if there is one."""
     with netlink() as ipr:
         defaults = [route for route in ipr.get_routes(family=_AF_INET, table=_MAIN_TABLE) if route["dst_len"] == 0]
-        defaults = [route for route in defaults if route.get_attr("RTA_OIF")]
-        if not defaults:
-            return None
-        best = min(defaults, key=lambda route: route.get_attr("RTA_PRIORITY") or 0)
-        return str(ipr.get_links(best.get_attr("RTA_OIF"))[0].get_attr("IFLA_IFNAME"))
+        for route in sorted(defaults, key=_metric):
+            for index, _ in _next_hops(route):
+                return str(ipr.get_links(index)[0].get_attr("IFLA_IFNAME"))
+        return None
 
 
 def read_uplink(ifname: str) -> UplinkState:
-    """What an interface is like now. Raises NotFound."""
-    with netlink() as ipr:
-        index = index_of(ipr, ifname)
-        link = ipr.get_links(index)[0]
-        addresses: list[IPv4Interface] = []
-        local: set[IPv4Address] = set()
-        for message in ipr.get_addr(family=_AF_INET):
-            own = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-            local.add(IPv4Address(own))
-            if message["index"] == index:
-                addresses.append(IPv4Interface(f"{own}/{message['prefixlen']}"))
-        routes = sorted(
-            (route for route in ipr.get_routes(family=_AF_INET, table=_MAIN_TABLE)
-             if route["type"] == _UNICAST and route.get_attr("RTA_OIF") == index),
-            key=lambda route: route.get_attr("RTA_PRIORITY") or 0)
-        return UplinkState(
-            ifname=ifname, ifindex=index, mac=bytes.fromhex(link.get_attr("IFLA_ADDRESS").replace(":", "")),
-            mtu=int(link.get_attr("IFLA_MTU")), up=bool(link["flags"] & _IFF_UP and link["flags"] & _IFF_RUNNING),
-            addresses=tuple(addresses), routes=tuple(map(_route, routes)), local_addresses=frozenset(local))
+    """What an interface is like now. Raises NotFound, or NatgwError if it is not an Ethernet interface."""
+    try:
+        with netlink() as ipr:
+            return _read_uplink(ipr, ifname)
+    except NetlinkError as error:  # it went away between two questions
+        raise NotFound(f"cannot read interface {ifname}: {os.strerror(error.code)}") from None
 
 
-def _route(message: Any) -> Route:
-    destination = message.get_attr("RTA_DST") or "0.0.0.0"
-    gateway = message.get_attr("RTA_GATEWAY")
-    return Route(IPv4Network(f"{destination}/{message['dst_len']}"), None if gateway is None else IPv4Address(gateway))
+def _read_uplink(ipr: Any, ifname: str) -> UplinkState:
+    index = index_of(ipr, ifname)
+    link = ipr.get_links(index)[0]
+    if link["ifi_type"] != _ARPHRD_ETHER:
+        raise NatgwError(f"{ifname} is not an Ethernet interface: it cannot be natgw's uplink")
+    addresses: list[IPv4Interface] = []
+    local: set[IPv4Address] = set()
+    for message in ipr.get_addr(family=_AF_INET):
+        own = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        local.add(IPv4Address(own))
+        if message["index"] == index:
+            addresses.append(IPv4Interface(f"{own}/{message['prefixlen']}"))
+    routes: list[Route] = []
+    for route in sorted(ipr.get_routes(family=_AF_INET, table=_MAIN_TABLE), key=_metric):
+        if route["type"] == _UNICAST:
+            destination = _destination(route)
+            routes.extend(Route(destination, gateway) for out, gateway in _next_hops(route) if out == index)
+    return UplinkState(
+        ifname=ifname, ifindex=index, mac=bytes.fromhex(link.get_attr("IFLA_ADDRESS").replace(":", "")),
+        mtu=int(link.get_attr("IFLA_MTU")), up=bool(link["flags"] & _IFF_UP and link["flags"] & _IFF_RUNNING),
+        addresses=tuple(addresses), routes=tuple(routes), local_addresses=frozenset(local))
+
+
+def _metric(route: Any) -> int:
+    return int(route.get_attr("RTA_PRIORITY") or 0)
+
+
+def _destination(route: Any) -> IPv4Network:
+    return IPv4Network(f"{route.get_attr('RTA_DST') or '0.0.0.0'}/{route['dst_len']}")
+
+
+def _next_hops(route: Any) -> Iterator[tuple[int, IPv4Address | None]]:
+    """Interface and gateway of each way a route has: one, or several for a multipath route."""
+    if route.get_attr("RTA_OIF"):
+        hops = [(route.get_attr("RTA_OIF"), route)]
+    else:
+        hops = [(hop["oif"], hop) for hop in route.get_attr("RTA_MULTIPATH") or ()]
+    for index, hop in hops:
+        gateway = hop.get_attr("RTA_GATEWAY")
+        yield int(index), None if gateway is None else IPv4Address(gateway)
 
 
 def host_routes() -> list[IPv4Network]:
     """Destinations the namespace has routes to, the default route left out: a new network must not overlap them."""
     with netlink() as ipr:
         return [
-            IPv4Network(f"{route.get_attr('RTA_DST')}/{route['dst_len']}")
+            _destination(route)
             for route in ipr.get_routes(family=_AF_INET, table=_MAIN_TABLE)
             if route["dst_len"] and route["type"] == _UNICAST
         ]

@@ -15,21 +15,25 @@ import fcntl
 import os
 import secrets
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
 
-from pyroute2.netlink.exceptions import NetlinkError
 from pytun_pmd3 import TunTapDevice
-from pytun_pmd3.linux import IFF_NO_PI, IFF_TAP, IFF_VNET_HDR, PytunError
+from pytun_pmd3.linux import IFF_NO_PI, IFF_TAP, IFF_TUN_EXCL, IFF_VNET_HDR, PytunError
 
 from natgw.errors import Conflict, NatgwError, NotFound
 from natgw.host import interfaces
+from natgw.host.netlink import NetlinkError, netlink
 from natgw.host.netns import run_inside
 
 TUNSETOFFLOAD = 0x400454D0
-OFFLOADS = 0x01 | 0x02 | 0x04 | 0x20 | 0x40
-"""TUN_F_CSUM, TSO4, TSO6, USO4, USO6."""
+OFFLOADS = 0x01 | 0x02 | 0x04
+"""TUN_F_CSUM, TSO4, TSO6."""
+UDP_OFFLOADS = 0x20 | 0x40
+"""TUN_F_USO4, USO6: since Linux 6.2."""
 TAP_QUEUE_FRAMES = 5000
 """A tap's queue toward natgw. The default of 1000 is less than one scheduling pause of small datagrams at full rate."""
 
@@ -67,28 +71,38 @@ class Link:
             self._delete = None
 
 
-def open_tap(name: str, *, offload: bool) -> Any:
-    """A tap with the offload header, non-blocking. Raises NatgwError."""
+def open_tap(name: str, *, offload: bool) -> tuple[Any, bool]:
+    """A new tap with the offload header, non-blocking; and whether it takes superframes of every kind. Raises NatgwError.
+
+    A kernel before 6.2 knows none of UDP: its tap still gives TCP superframes, but what goes into it is segmented by natgw.
+    """
     try:
-        device = TunTapDevice(name, IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
+        device = TunTapDevice(name, IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL)
     except FileNotFoundError:
         raise NatgwError("there is no /dev/net/tun: load the tun module (`modprobe tun`)") from None
     except PermissionError:
         raise NatgwError("cannot open /dev/net/tun: natgw needs root") from None
     except PytunError as error:
-        if error.errno == errno.EBUSY:
+        if error.errno == errno.EBUSY or name in _interface_names():
             raise Conflict(f"interface {name} exists already") from None
         raise NatgwError(f"cannot make tap {name}: {error.strerror} (natgw needs root)") from None
-    fcntl.ioctl(device.fileno(), TUNSETOFFLOAD, OFFLOADS if offload else 0)
+    if offload:
+        try:
+            fcntl.ioctl(device.fileno(), TUNSETOFFLOAD, OFFLOADS | UDP_OFFLOADS)
+        except OSError:
+            fcntl.ioctl(device.fileno(), TUNSETOFFLOAD, OFFLOADS)
+            offload = False
+    else:
+        fcntl.ioctl(device.fileno(), TUNSETOFFLOAD, 0)
     os.set_blocking(device.fileno(), False)
-    return device
+    return device, offload
 
 
 def create_host_tap(name: str, mac: bytes, address: IPv4Interface, mtu: int, *, offload: bool = True) -> Link:
     """The host's own port: a tap in this namespace, addressed and up. Raises Conflict if the name is taken."""
-    device = open_tap(name, offload=offload)
+    device, offload = open_tap(name, offload=offload)
     try:
-        with interfaces.netlink() as ipr:
+        with _configuring(name), netlink() as ipr:
             _quiet_ipv6(name)
             index = interfaces.index_of(ipr, name)
             ipr.link("set", index=index, address=mac.hex(":"), mtu=mtu, txqlen=TAP_QUEUE_FRAMES)
@@ -105,9 +119,9 @@ def create_container_tap(netns: str, *, ifname: str = "eth0", mac: bytes, addres
                          gateway: IPv4Address | None, mtu: int, offload: bool = True) -> Link:
     """A tap whose device is `ifname` in the namespace at `netns`. Raises Conflict if there is one of that name."""
     temporary = f"ngt{secrets.token_hex(5)}"
-    device = open_tap(temporary, offload=offload)
+    _check_free(netns, ifname)
+    device, offload = open_tap(temporary, offload=offload)
     try:
-        _check_free(netns, ifname)
         _move(temporary, netns)
         run_inside(netns, configure_inside, temporary, ifname, mac, address, gateway, mtu)
     except BaseException:
@@ -120,21 +134,19 @@ def create_container_veth(netns: str, *, ifname: str = "eth0", mac: bytes, addre
                           gateway: IPv4Address | None, mtu: int, host_name: str, offload: bool = True) -> Link:
     """A veth pair: `ifname` in the namespace, `host_name` here, read and written through a packet socket."""
     _check_free(netns, ifname)
-    temporary = f"ngv{secrets.token_hex(5)}"
-    with interfaces.netlink() as ipr:
+    with _namespace(netns) as fd, netlink() as ipr:
         try:
-            ipr.link("add", ifname=host_name, kind="veth", peer={"ifname": temporary})
+            ipr.link("add", ifname=host_name, kind="veth", peer={"ifname": ifname, "net_ns_fd": fd})
         except NetlinkError as error:
             if error.code == errno.EEXIST:
                 raise Conflict(f"interface {host_name} exists already") from None
             raise NatgwError(f"cannot make veth pair {host_name}: {os.strerror(error.code)} (natgw needs root)") from None
     try:
         _keep_host_out(host_name)
-        with interfaces.netlink() as ipr:
+        with _configuring(host_name), netlink() as ipr:
             index = interfaces.index_of(ipr, host_name)
             ipr.link("set", index=index, mtu=mtu, state="up")
-        _move(temporary, netns)
-        run_inside(netns, configure_inside, temporary, ifname, mac, address, gateway, mtu)
+        run_inside(netns, configure_inside, ifname, ifname, mac, address, gateway, mtu)
         handle = open_packet_socket(host_name)
     except BaseException:
         interfaces.delete_link(host_name)
@@ -180,7 +192,7 @@ def open_packet_socket(ifname: str) -> socket.socket:
 def configure_inside(temporary: str, ifname: str, mac: bytes, address: IPv4Interface, gateway: IPv4Address | None,
                      mtu: int) -> None:
     """In the container's namespace: name, MAC, MTU, address, up, the loopback too, and the way out."""
-    with interfaces.netlink() as ipr:
+    with _configuring(ifname), netlink() as ipr:
         index = interfaces.index_of(ipr, temporary)
         ipr.link("set", index=index, ifname=ifname, address=mac.hex(":"), mtu=mtu, txqlen=TAP_QUEUE_FRAMES)
         ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen,
@@ -196,23 +208,39 @@ def configure_inside(temporary: str, ifname: str, mac: bytes, address: IPv4Inter
 
 
 def _check_free(netns: str, ifname: str) -> None:
-    def names() -> list[str]:
-        return [name for _, name in socket.if_nameindex()]
-
-    if ifname in run_inside(netns, names):
+    if ifname in run_inside(netns, _interface_names):
         raise Conflict(f"the namespace has an interface {ifname} already: detach it, or choose another name with --ifname")
 
 
+def _interface_names() -> list[str]:
+    return [name for _, name in socket.if_nameindex()]
+
+
 def _move(ifname: str, netns: str) -> None:
+    with _configuring(ifname), _namespace(netns) as fd, netlink() as ipr:
+        ipr.link("set", index=interfaces.index_of(ipr, ifname), net_ns_fd=fd)
+
+
+@contextmanager
+def _namespace(path: str) -> Iterator[int]:
+    """A descriptor of a namespace for as long as it takes: held any longer, it would keep a dead one alive."""
     try:
-        fd = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise NotFound(f"no namespace at {netns}: {error.strerror}") from None
+        raise NotFound(f"no namespace at {path}: {error.strerror}") from None
     try:
-        with interfaces.netlink() as ipr:
-            ipr.link("set", index=interfaces.index_of(ipr, ifname), net_ns_fd=fd)
+        yield fd
     finally:
         os.close(fd)
+
+
+@contextmanager
+def _configuring(ifname: str) -> Iterator[None]:
+    """The kernel's refusals, said with the interface's name."""
+    try:
+        yield
+    except NetlinkError as error:
+        raise NatgwError(f"cannot configure interface {ifname}: {os.strerror(error.code)}") from None
 
 
 def _quiet_ipv6(ifname: str) -> None:
@@ -234,4 +262,3 @@ def _set(name: str, value: str) -> None:
     setting = Path("/proc/sys/net") / name
     if setting.exists():
         setting.write_text(value)
-

@@ -23,6 +23,7 @@ CHUNK_BYTES = 65536
 CONNECT_TIMEOUT_S = 10.0
 UDP_IDLE_S = 90.0
 MAX_UDP_CLIENTS = 1024
+BURST_DATAGRAMS = 64
 
 HostAddress = IPv4Address | IPv6Address
 
@@ -110,8 +111,8 @@ class Relay:
         self._connections.add(task)
         try:
             await self._splice(reader, writer)
-        except (OSError, asyncio.CancelledError, TimeoutError):
-            pass  # either side may go at any time; the other is told by the close below
+        except (OSError, asyncio.CancelledError):  # TimeoutError is an OSError
+            writer.transport.abort()  # either side may go at any time; the other learns it by a reset
         finally:
             self._connections.discard(task)
             writer.close()
@@ -119,9 +120,15 @@ class Relay:
     async def _splice(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             far_reader, far_writer = await asyncio.open_connection(*self.target, limit=CHUNK_BYTES)
+        ways = [asyncio.ensure_future(_copy(reader, far_writer)), asyncio.ensure_future(_copy(far_reader, writer))]
         try:
-            await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+            await asyncio.gather(*ways)
+        except BaseException:
+            far_writer.transport.abort()
+            raise
         finally:
+            for way in ways:
+                way.cancel()
             far_writer.close()
 
 
@@ -151,7 +158,11 @@ class _UdpRelay(asyncio.DatagramProtocol):
         if client is None:
             if len(self._clients) >= MAX_UDP_CLIENTS:
                 self._clients.popitem(last=False)[1].close()
-            client = self._clients[address] = _UdpClient(self, address, self._target)
+            try:
+                client = _UdpClient(self, address, self._target)
+            except OSError:
+                return  # no way to the container, or out of descriptors: as good as lost on the wire
+            self._clients[address] = client
         self._clients.move_to_end(address)
         client.send(data)
 
@@ -188,7 +199,11 @@ class _UdpClient:
         self.last = self._loop.time()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._socket.connect(target)
+        try:
+            self._socket.connect(target)
+        except OSError:
+            self._socket.close()
+            raise
         self._loop.add_reader(self._socket.fileno(), self._readable)
 
     def send(self, data: bytes) -> None:
@@ -200,7 +215,7 @@ class _UdpClient:
 
     def _readable(self) -> None:
         try:
-            while True:
+            for _ in range(BURST_DATAGRAMS):
                 self._relay.reply(self._socket.recv(65536), self._address)
                 self.last = self._loop.time()
         except OSError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from natgw.errors import NatgwError
+
 RESERVED = Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
 
 
@@ -13,7 +15,12 @@ def read_reserved() -> str:
 
 
 def write_reserved(value: str) -> None:
-    RESERVED.write_text(value + "\n")
+    """Replace the list. Raises NatgwError where it cannot be written: without root, or with /proc/sys read-only."""
+    try:
+        RESERVED.write_text(value + "\n")
+    except OSError as error:
+        raise NatgwError(f"cannot reserve ports in net.ipv4.ip_local_reserved_ports: {error.strerror} "
+                         "(natgw needs root and a writable /proc/sys)") from None
 
 
 def reserve_ports(low: int, high: int) -> str:

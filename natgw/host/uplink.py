@@ -39,6 +39,7 @@ class UplinkWatcher:
         handle.setblocking(False)
         self._socket = handle
         asyncio.get_running_loop().add_reader(handle.fileno(), self._readable)
+        self._soon()  # something may have changed between the caller's own look and now
 
     async def stop(self) -> None:
         """Stop listening. Twice is once."""
@@ -48,6 +49,7 @@ class UplinkWatcher:
             self._socket = None
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 
@@ -61,14 +63,18 @@ class UplinkWatcher:
             pass
         except OSError:
             pass  # the kernel dropped notifications: all the more reason to look
-        if self._timer is None or self._timer.cancelled() or self._timer.when() < asyncio.get_running_loop().time():
+        self._soon()
+
+    def _soon(self) -> None:
+        if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_SETTLE_S, self._look)
 
     def _look(self) -> None:
+        self._timer = None
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._compare())
         else:
-            self._timer = asyncio.get_running_loop().call_later(_SETTLE_S, self._look)
+            self._soon()
 
     async def _compare(self) -> None:
         try:
