@@ -1,8 +1,8 @@
-"""Containers whose foreground command died before it could say which process is theirs.
+"""Foreground containers whose `natgw run` has died.
 
-`natgw run` has a container made, then starts the process itself and reports its pid, which the daemon watches from then
-on. In between, only the process that asked is known, from the credentials of its connection: if that ends first, the
-container is removed here.
+`natgw run` has a container made, starts the process itself, and has the container removed when that ends. Should it be
+killed itself, nobody would do so, and the process would run on without a terminal. So the process behind the request, known
+from the credentials of its connection, is watched here: when it ends, the container goes, if it is still there.
 """
 
 from __future__ import annotations
@@ -16,37 +16,39 @@ from natgw.api.backend import Backend
 from natgw.api.client import peer_pid
 from natgw.errors import NatgwError
 
+STOP_TIMEOUT_S = 5.0
+
 
 class Orphans:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._watched: dict[str, int] = {}
+        self._watched: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def adopt(self, container_id: str, transport: asyncio.BaseTransport | None) -> None:
-        """Remove the container when the process behind `transport` ends, unless `release` is called before."""
+        """Remove the container when the process at the other end of the connection has ended."""
         try:
             ended = os.pidfd_open(_pid_behind(transport))
         except OSError:  # it has ended already, or is in a pid namespace that we cannot see
             if transport is None or transport.is_closing():
                 self._remove_soon(container_id)
             return
-        self._watched[container_id] = ended
-        asyncio.get_running_loop().add_reader(ended, self._on_end, container_id)
-
-    def release(self, container_id: str) -> None:
-        ended = self._watched.pop(container_id, None)
-        if ended is not None:
-            asyncio.get_running_loop().remove_reader(ended)
-            os.close(ended)
+        self._watched.add(ended)
+        asyncio.get_running_loop().add_reader(ended, self._on_end, ended, container_id)
 
     def close(self) -> None:
-        for container_id in list(self._watched):
-            self.release(container_id)
+        """Watch nobody any more."""
+        for ended in list(self._watched):
+            self._forget(ended)
 
-    def _on_end(self, container_id: str) -> None:
-        self.release(container_id)
+    def _on_end(self, ended: int, container_id: str) -> None:
+        self._forget(ended)
         self._remove_soon(container_id)
+
+    def _forget(self, ended: int) -> None:
+        self._watched.discard(ended)
+        asyncio.get_running_loop().remove_reader(ended)
+        os.close(ended)
 
     def _remove_soon(self, container_id: str) -> None:
         task = asyncio.get_running_loop().create_task(self._remove(container_id))
@@ -54,10 +56,8 @@ class Orphans:
         task.add_done_callback(self._tasks.discard)
 
     async def _remove(self, container_id: str) -> None:
-        with contextlib.suppress(NatgwError):  # gone already
-            container = await self._backend.container(container_id)
-            if container["state"] == "created":
-                await self._backend.stop(container_id, 0)
+        with contextlib.suppress(NatgwError):  # gone already, as it should be
+            await self._backend.stop(container_id, STOP_TIMEOUT_S)
 
 
 def _pid_behind(transport: asyncio.BaseTransport | None) -> int:

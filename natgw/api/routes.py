@@ -110,9 +110,7 @@ class Api:
 
     async def started(self, request: web.Request) -> Any:
         body = await _body(request, schema.STARTED)
-        container = await self.backend.started(_name(request), body["pid"])
-        self.orphans.release(container["id"])
-        return container
+        return await self.backend.started(_name(request), body["pid"])
 
     async def stop(self, request: web.Request) -> Any:
         body = await _body(request, schema.STOP)

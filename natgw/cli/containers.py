@@ -143,8 +143,6 @@ def exec_(client: Client, name: str, command: tuple[str, ...]) -> None:
         process.become(container["netns"], words)
     except process.CannotExecute as error:
         fail(str(error), error.exit_code)
-    except OSError as error:
-        raise NatgwError(f"cannot enter the network namespace of {name}: {error.strerror}") from None
 
 
 @click.command(cls=TeachingCommand, examples="""

@@ -9,7 +9,6 @@ signal N ended it, as docker and the shells have it.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -18,13 +17,10 @@ from types import FrameType
 from typing import NoReturn
 
 from natgw.errors import NatgwError
+from natgw.host.netns import run_inside
 
-CLONE_NEWNET = 0x40000000
-PR_SET_PDEATHSIG = 1
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 BY_SIGNAL = 128
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class CannotExecute(NatgwError):
@@ -36,12 +32,16 @@ class CannotExecute(NatgwError):
 
 
 def become(netns: str, command: list[str]) -> NoReturn:
-    """Replace this process by the command, inside the namespace. Raises CannotExecute."""
-    enter(netns)
+    """Replace this process by the command, inside the namespace. Raises CannotExecute, NatgwError.
+
+    The exec is made by a thread that is in the namespace: it takes the place of the whole process (execve(2)).
+    """
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores, and exec would hand on
     try:
-        os.execvp(command[0], command)
+        run_inside(netns, os.execvp, command[0], command)
     except OSError as error:
         raise _cannot_execute(command[0], error) from None
+    raise AssertionError("exec has returned")
 
 
 def run(netns: str, command: list[str], *, env: Mapping[str, str], workdir: str,
@@ -49,43 +49,25 @@ def run(netns: str, command: list[str], *, env: Mapping[str, str], workdir: str,
     """Run the command in the namespace and return its exit code; `on_start` is given its pid.
 
     Ctrl-C reaches the command directly, since it shares our terminal; other signals that would end us are passed on to
-    it. If we die all the same, the kernel kills it. Raises CannotExecute, and what `on_start` raises: the command is
-    killed then.
+    it. Raises CannotExecute, NatgwError, and what `on_start` raises: the command is killed then.
     """
     if not os.path.isdir(workdir):
-        raise CannotExecute(f'workdir "{workdir}": no such directory', NOT_FOUND)
+        raise CannotExecute(f"working directory {workdir} does not exist", NOT_FOUND)
     child: list[subprocess.Popen[bytes]] = []
-
-    def inside() -> None:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        enter(netns)
-
     with _signals_left_to(child):
         try:
-            child.append(subprocess.Popen(command, env=env, cwd=workdir, preexec_fn=inside))
+            process = run_inside(netns, subprocess.Popen, command, env=env, cwd=workdir)
         except OSError as error:
             raise _cannot_execute(command[0], error) from None
-        except subprocess.SubprocessError:
-            raise NatgwError(f"cannot enter the network namespace {netns}") from None
+        child.append(process)
         try:
-            on_start(child[0].pid)
-            code = child[0].wait()
+            on_start(process.pid)
+            code = process.wait()
         except BaseException:
-            child[0].kill()
-            child[0].wait()
+            process.kill()
+            process.wait()
             raise
     return code if code >= 0 else BY_SIGNAL - code
-
-
-def enter(netns: str) -> None:
-    """Move this thread into the namespace at this path. Raises OSError."""
-    descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if _libc.setns(descriptor, CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), netns)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -114,7 +96,7 @@ def _signals_left_to(child: list[subprocess.Popen[bytes]]) -> Iterator[None]:
 
 def _cannot_execute(program: str, error: OSError) -> CannotExecute:
     """Docker's words, and the shells' exit codes."""
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
         if "/" in program:
             return CannotExecute(f'exec: "{program}": stat {program}: no such file or directory', NOT_FOUND)
         return CannotExecute(f'exec: "{program}": executable file not found in $PATH', NOT_FOUND)
