@@ -57,7 +57,7 @@ def remove(stage: Stage) -> int:
     if left:
         complain(f"still there of {stage.name}: {', '.join(left)}")
         return 1
-    stage.console.print(f"[bold green]✓[/] nothing is left of {stage.name}: no namespace, process, mount or file")
+    stage.console.print(f"[bold green]✓[/] nothing is left of {stage.name}: no namespace, process or file")
     return 0
 
 

@@ -56,7 +56,7 @@ class Syn:
                 "TCP source port": str(sport),
                 "TCP destination port": str(dport),
                 "TCP sequence number": str(sequence),
-                "TCP checksum": f"{tcp_checksum:04x}" + (" (pseudo-header only)" if checksum_unfinished else ""),
+                "TCP checksum": f"{tcp_checksum:04x}" + (" (partial)" if checksum_unfinished else ""),
             },
         )
 

@@ -25,6 +25,7 @@ GATEWAY_ADDRESS = "198.51.100.2"
 PREFIX = "natgw-demo-"
 RUN = Path("/run")
 NETNS = RUN / "netns"
+MARK = "NATGW_DEMO"
 
 
 class DemoError(Exception):
@@ -41,7 +42,9 @@ class Stage:
         self.gateway = f"{name}-gateway"
         self.directory = RUN / name
         self.socket = self.directory / "natgw.sock"
-        self.environment = dict(os.environ, NATGW_SOCKET=str(self.socket))
+        # Whatever is started here inherits the mark, natgw and its containers too, and is known by it afterwards.
+        self.mark = f"{MARK}={name}"
+        self.environment = {**os.environ, "NATGW_SOCKET": str(self.socket), MARK: name}
         if not console.is_terminal:
             self.environment.setdefault("COLUMNS", str(console.width))
 
@@ -57,15 +60,18 @@ class Stage:
 
     # ---- running things -------------------------------------------------------------------------------------
 
-    def run(self, *command: str | Path, at: str | None = None, show: str | None = None) -> None:
+    def run(self, *command: str | Path, at: str | None = None) -> None:
         """Show a command and run it with its output on the terminal, in the namespace `at` or else in ours."""
         words = [str(word) for word in command]
-        place = f"{at.removeprefix(self.name + '-')} " if at else ""
-        self.console.print(Text.assemble((f"{place}$ ", "bold green"), (show or " ".join(words), "bold")))
-        self.console.file.flush()
+        self.show(" ".join(words), at)
         done = subprocess.run(inside(at, words), env=self.environment, stdin=subprocess.DEVNULL)
         if done.returncode:
-            raise DemoError(f"`{show or words[0]}` ended with exit code {done.returncode}")
+            raise DemoError(f"`{' '.join(words)}` ended with exit code {done.returncode}")
+
+    def show(self, command: str, at: str | None = None) -> None:
+        place = f"{at.removeprefix(self.name + '-')} " if at else ""
+        self.console.print(Text.assemble((f"{place}$ ", "bold green"), (command, "bold")), soft_wrap=True)
+        self.console.file.flush()
 
     def output(self, *command: str | Path, at: str | None = None) -> str:
         """The standard output of a command that is not shown."""
@@ -76,6 +82,13 @@ class Stage:
         if done.returncode:
             raise DemoError(done.stderr.strip() or f"`{' '.join(words)}` ended with exit code {done.returncode}")
         return done.stdout
+
+    def succeeds(self, *command: str | Path, at: str | None = None) -> bool:
+        try:
+            self.output(*command, at=at)
+        except DemoError:
+            return False
+        return True
 
     def background(self, *command: str | Path, at: str) -> None:
         """Start a server in a namespace of ours; it is found again by its namespace when that is removed."""
@@ -106,6 +119,7 @@ class Stage:
     def remove(self) -> None:
         """Remove everything of this stage that exists; what is already gone is no error."""
         if self.socket.exists():
+            self.show("natgw down")
             subprocess.run(
                 [natgw(), "down"], env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=60
             )
@@ -114,8 +128,6 @@ class Stage:
                 with_missing_ok(os.kill, pid, number)
             if wait_until(lambda: not self.processes(), within_s=5):
                 break
-        for mount in self.mounts():
-            subprocess.run(["umount", "--lazy", mount], capture_output=True)
         for name in (self.outside, self.gateway):
             if (NETNS / name).exists():
                 subprocess.run(["ip", "netns", "del", name], check=True)
@@ -125,34 +137,26 @@ class Stage:
         """What of this stage is still there, in words; nothing after `remove()`."""
         return [
             *(f"process {pid}" for pid in self.processes()),
-            *(f"mount {mount}" for mount in self.mounts()),
             *(str(path) for path in [*RUN.glob(self.name + "*"), *NETNS.glob(self.name + "*")]),
         ]
 
-    def namespace_files(self) -> list[Path]:
-        """Our own two namespaces and the containers', which natgw keeps mounted under its socket's directory."""
-        files = [NETNS / self.outside, NETNS / self.gateway, *map(Path, self.mounts())]
-        return [path for path in files if path.exists()]
-
-    def mounts(self) -> list[str]:
-        points = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
-        return [point for point in points if point.startswith(f"{self.directory}/")]
-
     def processes(self) -> list[int]:
-        """Processes whose network namespace is one of ours."""
-        ours = {(status.st_dev, status.st_ino) for status in map(os.stat, self.namespace_files())}
-        return [pid for pid, namespace in network_namespaces() if namespace in ours]
+        """Processes that carry our mark, or are in one of our namespaces."""
+        ours = [os.stat(path).st_ino for path in (NETNS / self.outside, NETNS / self.gateway) if path.exists()]
+        return [
+            pid for pid, namespace, environment in all_processes() if namespace in ours or self.mark in environment
+        ]
 
 
-def network_namespaces() -> Iterator[tuple[int, tuple[int, int]]]:
-    """(pid, (device, inode)) of every process that we may look at."""
+def all_processes() -> Iterator[tuple[int, int, list[str]]]:
+    """(pid, inode of its network namespace, environment when it started) of every process there is."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
-                status = os.stat(entry / "ns/net")
+                environment = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
+                yield int(entry.name), os.stat(entry / "ns/net").st_ino, environment
             except OSError:
                 continue  # ended meanwhile
-            yield int(entry.name), (status.st_dev, status.st_ino)
 
 
 def inside(namespace: str | None, words: Sequence[str]) -> list[str]:
