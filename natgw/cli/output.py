@@ -56,7 +56,8 @@ def _draw(heads: Sequence[Column], cells: Sequence[Sequence[str]]) -> None:
     console = Console(highlight=False)
     # As wide as it needs to be: a long line wraps at the terminal's edge, as docker's do, and no value is cut.
     natural = console.measure(drawn, options=console.options.update(max_width=10_000)).maximum
-    console.print(drawn, width=max(console.width, natural), soft_wrap=True, no_wrap=True, crop=False)
+    console.width = max(console.width, natural)
+    console.print(drawn, soft_wrap=True, no_wrap=True, crop=False)
 
 
 def details(pairs: Iterable[tuple[str, object]]) -> None:

@@ -21,14 +21,16 @@ def main() -> int:
     console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=140)
     if options.remove:
         stages = Stage.left_over(console)
+        if not stages:
+            console.print("nothing of a demonstration is left on this machine")
         return max([remove(stage) for stage in stages], default=0)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     stage = Stage.new(console)
     code = show(stage, light=options.light)
     if options.keep and code == 0:
         console.rule(style="blue")
-        console.print(how_to_look_around(stage))
+        console.print(how_to_look_around(stage), soft_wrap=True)
         return 0
     # From here on a second Ctrl-C must not leave half of it behind.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
