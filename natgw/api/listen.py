@@ -22,6 +22,7 @@ from natgw.errors import Conflict, NatgwError
 LONGEST_PATH_BYTES = 107  # sun_path of unix(7), less its end mark
 PROBE_TIMEOUT_S = 2.0
 BACKLOG = 128
+LOCK_TRIES = 100
 LOG_NAME = "natgw.log"
 
 
@@ -103,21 +104,25 @@ class Claim:
             raise NatgwError(f"{path} is not a directory of ours: remove it or choose another --socket")
 
     def _take_lock(self) -> int:
-        while True:
-            self._make_directory(self.state)  # again, if its last holder has just removed it
-            descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        for _ in range(LOCK_TRIES):
+            try:
+                self._make_directory(self.state)
+                descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            except FileNotFoundError:
+                continue  # the last holder has just removed the directory
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = os.pread(descriptor, 20, 0).decode().strip()
                 os.close(descriptor)
                 raise self._taken(holder) from None
-            # Its last holder may have removed the file between our opening and our locking it.
+            # The last holder may have removed the file between our opening and our locking it.
             if _identity(self._lock_path) == _identity(descriptor):
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
                 return descriptor
             os.close(descriptor)
+        raise self._taken("")
 
     def _remove_stale_socket(self) -> None:
         try:

@@ -176,7 +176,7 @@ def _name(request: web.Request) -> str:
 
 
 async def _body(request: web.Request, fields: schema.Fields) -> dict[str, Any]:
-    return schema.parse(await request.text(), fields)
+    return schema.parse(await request.read(), fields)
 
 
 def _compact(value: object) -> str:

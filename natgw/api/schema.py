@@ -71,7 +71,7 @@ PUBLISH: Fields = {"publish": NEEDED_TEXTS}
 NOTHING: Fields = {}
 
 
-def parse(content: str, fields: Fields) -> dict[str, Any]:
+def parse(content: str | bytes, fields: Fields) -> dict[str, Any]:
     """The values of a JSON body, defaults filled in. Raises NatgwError (400) naming what is wrong."""
     try:
         body = json.loads(content, parse_constant=_refuse) if content.strip() else {}
