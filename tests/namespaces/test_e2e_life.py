@@ -114,8 +114,8 @@ def test_the_uplink_changes(lab: Lab, tmp_path: Path) -> None:
     web_server(one, 80, tmp_path)
     one.run("ping", "-c", "1", "-W", "2", OUTSIDE)
     gateway = lab.gateway.name
-    ip("-n", gateway, "addr", "add", "198.51.100.9/24", "dev", "eth0")
     ip("-n", gateway, "addr", "del", f"{GATEWAY}/24", "dev", "eth0")
+    ip("-n", gateway, "addr", "add", "198.51.100.9/24", "dev", "eth0")
     eventually(lambda: lab.json("status")["uplink"]["addresses"] == ["198.51.100.9/24"])
     one.run("ping", "-c", "1", "-W", "2", OUTSIDE)
     lab.outside.run("curl", "-sS", "--fail", "--max-time", "5", "http://198.51.100.9:8080/page")
