@@ -82,27 +82,27 @@ find_python() {
 # make_venv [EXTRA,...]: natgw in development mode with these extras, in .venv of the checkout. A stamp of what the
 # install depends on spares the work when nothing has changed.
 make_venv() {
-    local extras=${1-} python stamp wanted
-    if ! python=$(find_python); then
-        apt_install python3 python3-venv
-        python=$(find_python) || die "needs Python 3.11 or newer; python3 here is $(python3 --version 2>&1)"
+    local extras=${1-} stamp wanted
+    # An environment does not survive being moved: its programs name its first place.
+    if ! python_can "$VENV/bin/python" || ! grep -qF "$VENV" "$VENV/pyvenv.cfg"; then
+        new_venv
     fi
     stamp=$VENV/installed-for-${extras:-use}
-    wanted=$(
-        echo "$ROOT" "$extras"
-        "$python" -c 'import sys; print(sys.version, sys.prefix)'
-        cat "$ROOT/setup.cfg" "$ROOT/natgw/__init__.py"
-    )
-    wanted=$(sha256sum <<<"$wanted")
+    wanted=$(cat "$ROOT/setup.cfg" "$ROOT/natgw/__init__.py" | sha256sum)
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! "$VENV/bin/python" -I -c 'import natgw' 2>/dev/null; then
-        # An environment does not survive being moved: its programs name its first place.
-        if ! python_can "$VENV/bin/python" || ! grep -qF "$VENV" "$VENV/pyvenv.cfg"; then
-            say "making a virtual environment in $VENV with $("$python" --version)"
-            "$python" -m venv --clear "$VENV"
-        fi
         say "installing natgw and its Python packages${extras:+ (extras $extras)}"
         run_logged "$VENV/pip.log" "$VENV/bin/python" -m pip install -e "$ROOT${extras:+[$extras]}" || die "pip install failed"
         echo "$wanted" >"$stamp"
     fi
     export PATH=$VENV/bin:$PATH
+}
+
+new_venv() {
+    local python
+    if ! python=$(find_python); then
+        apt_install python3 python3-venv
+        python=$(find_python) || die "needs Python 3.11 or newer; python3 here is $(python3 --version 2>&1)"
+    fi
+    say "making a virtual environment in $VENV with $("$python" --version)"
+    "$python" -m venv --clear "$VENV"
 }
