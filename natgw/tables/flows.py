@@ -72,10 +72,10 @@ class Leg:
     """One direction of a flow: what to find it by, and what to do to its packets.
 
     `key_sum` is what the addresses add to the sum of an IP header, less the Ethernet type that the fast path reads along
-    with its first word; `ip_delta` is the change of the IP header checksum for addresses and TTL together; `l4_delta` that of a complete
-    transport checksum, for addresses and ports; `addr_delta` that of a partial one, for addresses only. `fast` is the
-    verdict to count when the fast path translates by this leg, and 0 while only the slow path may (TCP that is not
-    established).
+    with its first word. `ip_delta` is the change of the IP header checksum for addresses and TTL together; `l4_delta`
+    that of a complete transport checksum, for addresses and ports; `addr_delta` that of a partial one, for addresses only.
+    `fast` is the verdict to count when the fast path translates by this leg, and 0 while only the slow path may (TCP that
+    is not established).
     """
 
     __slots__ = ("addr_delta", "bytes", "fast", "flow", "ip_delta", "key", "key_sum", "l4_delta", "last", "neighbour",
