@@ -77,7 +77,7 @@ def open_tap(name: str, *, offload: bool) -> tuple[Any, bool]:
     A kernel before 6.2 knows none of UDP: its tap still gives TCP superframes, but what goes into it is segmented by natgw.
     """
     try:
-        device = TunTapDevice(name, IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL)
+        device = _new_device(name)
     except FileNotFoundError:
         raise NatgwError("there is no /dev/net/tun: load the tun module (`modprobe tun`)") from None
     except PermissionError:
@@ -96,6 +96,19 @@ def open_tap(name: str, *, offload: bool) -> tuple[Any, bool]:
         fcntl.ioctl(device.fileno(), TUNSETOFFLOAD, 0)
     os.set_blocking(device.fileno(), False)
     return device, offload
+
+
+def _new_device(name: str) -> Any:
+    """pytun's device. When its constructor fails it closes the descriptor, and its destructor would close it once more,
+    when the number may already be another file's: so the number is taken from it. Raises what the constructor raises.
+    """
+    device = TunTapDevice.__new__(TunTapDevice)
+    try:
+        device.__init__(name, IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL)
+    except PytunError:
+        device._fd = -1
+        raise
+    return device
 
 
 def create_host_tap(name: str, mac: bytes, address: IPv4Interface, mtu: int, *, offload: bool = True) -> Link:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import socket
@@ -219,6 +220,21 @@ def test_host_tap_does_not_take_over_what_is_there(lab: list[Namespace]) -> None
         with pytest.raises(Conflict, match=f"{name} exists already"):
             home.call(links.create_host_tap, name, GATEWAY_MAC, IPv4Interface("172.17.0.1/16"), 1500)
     assert home.names() == ["lo", "natgw0", "natgw1", "other"]
+
+
+def test_a_refused_tap_closes_its_descriptor_once(lab: list[Namespace]) -> None:
+    home = lab[0]
+    home.ip("tuntap", "add", "natgw0", "mode", "tap")
+
+    def refused_then_reused() -> int:
+        with pytest.raises(Conflict):
+            links.open_tap("natgw0", offload=True)
+        return os.open("/dev/null", os.O_RDONLY)  # most likely under the number that the tap had
+
+    descriptors = [home.call(refused_then_reused) for _ in range(5)]
+    gc.collect()
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def test_uplink_hears_what_arrives_and_not_what_leaves(lab: list[Namespace]) -> None:
