@@ -7,6 +7,7 @@ VENV=$ROOT/.venv
 # Administrators' tools live in sbin, which neither sudo nor a minimal CI environment promises to search.
 export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PYTHONNOUSERSITE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+unset PYTHONPATH # what is tested must be what is installed
 
 if [ -t 1 ]; then BOLD=$'\e[1m' RED=$'\e[31m' GREEN=$'\e[32m' OFF=$'\e[0m'; else BOLD='' RED='' GREEN='' OFF=''; fi
 
