@@ -176,8 +176,17 @@ def ip(*args: str) -> None:
     subprocess.run(["ip", *args], check=True, capture_output=True, text=True, timeout=20)
 
 
+_WEB_SERVER = """
+import functools, http.server, sys
+server = http.server.ThreadingHTTPServer
+server.request_queue_size = 1024  # the default of 5 drops connections when many come at once
+handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[2])
+server(("", int(sys.argv[1])), handler).serve_forever()
+"""
+
+
 def web_server(namespace: Namespace, port: int, folder: Path) -> subprocess.Popen[str]:
     """Python's web server in a namespace, listening when this returns."""
-    process = namespace.spawn(sys.executable, "-u", "-m", "http.server", str(port), "--directory", str(folder))
+    process = namespace.spawn(sys.executable, "-u", "-c", _WEB_SERVER, str(port), str(folder))
     eventually(lambda: namespace.listening(port))
     return process
