@@ -11,6 +11,7 @@ from ipaddress import IPv4Address
 from natgw.errors import NatgwError
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+LONGEST_NAME = 128
 _MOODS = ("amber", "brisk", "calm", "deft", "eager", "fair", "gentle", "hardy", "keen", "lucid", "merry", "nimble", "plain",
           "quiet", "ready", "sunny", "tidy", "vivid", "warm", "witty")
 _THINGS = ("anchor", "beacon", "bridge", "canal", "cedar", "comet", "delta", "ember", "fjord", "harbour", "lantern", "meadow",
@@ -45,6 +46,16 @@ def check_name(name: str) -> str:
     """Raises NatgwError, in Docker's words, for a name that is none."""
     if not NAME.fullmatch(name):
         raise NatgwError(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+    if len(name) > LONGEST_NAME:
+        raise NatgwError(f"Invalid container name ({name[:20]}...), it is longer than {LONGEST_NAME} characters")
+    return name
+
+
+def check_ifname(name: str) -> str:
+    """Raises NatgwError for what Linux does not take as the name of an interface (dev_valid_name in net/core/dev.c)."""
+    if not 1 <= len(name.encode()) <= 15 or name in (".", "..") or any(sign in "/:" or sign.isspace() or not sign.isprintable()
+                                                                       for sign in name):
+        raise NatgwError(f"invalid interface name {name!r}: 1 to 15 characters without spaces, slashes and colons")
     return name
 
 

@@ -2,8 +2,8 @@
 
     [[hostIP:][hostPort[-hostEnd]]:]containerPort[-containerEnd][/tcp|udp|sctp]
 
-A host range with one container port means "the first free one of these"; without a host port the kernel chooses one. Messages
-are Docker's where it has one.
+A host range with one container port means "the first free one of these"; without a host port, or with port 0, the kernel
+chooses one. What is wrong is looked for in Docker's order and said in its words.
 """
 
 from __future__ import annotations
@@ -28,25 +28,23 @@ class PortBinding:
 
 def parse_port_spec(spec: str) -> list[PortBinding]:
     """The bindings of one `-p` argument. Raises NatgwError with Docker's words."""
-    rest, protocol = spec, "tcp"
-    if "/" in spec:
-        rest, protocol = spec.rsplit("/", 1)
-        protocol = protocol.lower()
-    if protocol not in PROTOCOLS:
-        raise NatgwError(f"invalid proto: {protocol or '<empty>'} (in {spec!r}; use tcp or udp)")
-    *front, container = rest.split(":")
+    *front, container = spec.split(":")
+    container, _, protocol = container.partition("/")
+    protocol = protocol.lower() or "tcp"
     if not container:
         raise NatgwError(f"no port specified: {spec}<empty>")
+    if protocol not in PROTOCOLS:
+        raise NatgwError(f"invalid proto: {protocol} (in {spec!r}; use tcp or udp)")
     host = front.pop() if front else ""
-    address = _parse_address(":".join(front), spec) if front else None
+    address = _parse_address(":".join(front), spec)
     container_ports = _parse_range(container, "containerPort", spec)
-    host_ports = _parse_range(host, "hostPort", spec) if host else range(0)
-    if host and len(host_ports) != len(container_ports) and len(container_ports) != 1:
-        raise NatgwError(f"invalid ranges specified for container and host Ports: {container} and {host}")
+    host_ports = _parse_range(host, "hostPort", spec) if host.strip("0") else range(0)
     if len(container_ports) == 1:
         return [PortBinding(protocol, address, host_ports, container_ports[0])]
+    if host_ports and len(host_ports) != len(container_ports):
+        raise NatgwError(f"invalid ranges specified for container and host Ports: {container} and {host}")
     return [
-        PortBinding(protocol, address, host_ports[index : index + 1] if host else range(0), port)
+        PortBinding(protocol, address, host_ports[index : index + 1], port)
         for index, port in enumerate(container_ports)
     ]
 
@@ -68,6 +66,10 @@ def _parse_address(text: str, spec: str) -> IPv4Address | IPv6Address | None:
         address = ip_address(bare)
     except ValueError:
         raise NatgwError(f"invalid IP address: {text} (in {spec!r})") from None
+    if isinstance(address, IPv6Address):
+        if address.scope_id is not None:
+            raise NatgwError(f"invalid IP address: {text} (in {spec!r}: a zone is not accepted)")
+        return address.ipv4_mapped or address
     return address
 
 
@@ -81,6 +83,7 @@ def _parse_range(text: str, what: str, spec: str) -> range:
 
 
 def _parse_port(text: str, what: str, whole: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+    digits = text.lstrip("0") if text.isascii() and text.isdigit() else ""
+    if not 1 <= len(digits) <= 5 or int(digits) > 65535:
         raise NatgwError(f"invalid {what}: {whole} (a port is a number from 1 to 65535)")
-    return int(text)
+    return int(digits)
