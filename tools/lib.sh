@@ -80,20 +80,25 @@ find_python() {
     return 1
 }
 
-# make_venv [EXTRA,...]: natgw in development mode with these extras, in .venv of the checkout. A stamp of what the
-# install depends on spares the work when nothing has changed.
+# make_venv [EXTRA...]: natgw in development mode with these extras, in .venv of the checkout. A stamp for each of them,
+# made of what the install depends on, spares the work when nothing has changed.
 make_venv() {
-    local extras=${1-} stamp wanted
+    local wanted extra stale='' list=''
+    [ $# -eq 0 ] || list="[$(IFS=, && echo "$*")]"
     # An environment does not survive being moved: its programs name its first place.
     if ! python_can "$VENV/bin/python" || ! grep -qF "$VENV" "$VENV/pyvenv.cfg"; then
         new_venv
     fi
-    stamp=$VENV/installed-for-${extras:-use}
     wanted=$(cat "$ROOT/setup.cfg" "$ROOT/natgw/__init__.py" | sha256sum)
-    if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! "$VENV/bin/python" -I -c 'import natgw' 2>/dev/null; then
-        say "installing natgw and its Python packages${extras:+ (extras $extras)}"
-        run_logged "$VENV/pip.log" "$VENV/bin/python" -m pip install -e "$ROOT${extras:+[$extras]}" || die "pip install failed"
-        echo "$wanted" >"$stamp"
+    for extra in itself "$@"; do
+        [ "$(cat "$VENV/installed-$extra" 2>/dev/null)" = "$wanted" ] || stale=yes
+    done
+    if [ -n "$stale" ] || ! "$VENV/bin/python" -I -c 'import natgw' 2>/dev/null; then
+        say "installing natgw and its Python packages${*:+ (extras: $*)}"
+        run_logged "$VENV/pip.log" "$VENV/bin/python" -m pip install -e "$ROOT$list" || die "pip install failed"
+        for extra in itself "$@"; do
+            echo "$wanted" >"$VENV/installed-$extra"
+        done
     fi
     export PATH=$VENV/bin:$PATH
 }

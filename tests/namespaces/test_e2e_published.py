@@ -169,7 +169,7 @@ def test_the_forms_of_a_port_spec(pair: Pair) -> None:
     assert lab.json("port", "one") == []
 
 
-@pytest.mark.requires("curl")
+@pytest.mark.requires("curl", "tcpdump")
 def test_the_hosts_own_servers_and_connections_go_on(lab: Lab, tmp_path: Path) -> None:
     """Beside translated flows: the host serves, connects, and never answers a translated flow with a RST."""
     (tmp_path / "page").write_text("of the host")
