@@ -17,7 +17,7 @@ import pytest
 
 T = TypeVar("T")
 
-NAMESPACE_TESTS = Path(__file__).parent / "namespaces"
+NAMESPACE_TESTS = tuple(Path(__file__).parent / folder for folder in ("namespaces", "kernel"))
 # Administrators' tools are not on the PATH of an ordinary user in Debian.
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
@@ -59,7 +59,7 @@ def _cannot_run(reason: str) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.is_relative_to(NAMESPACE_TESTS):
+        if any(item.path.is_relative_to(folder) for folder in NAMESPACE_TESTS):
             item.add_marker("root")
 
 

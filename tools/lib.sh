@@ -44,6 +44,8 @@ apt_install() {
     log=$(mktemp)
     export DEBIAN_FRONTEND=noninteractive
     say "installing Debian packages: $*"
+    forbid_services
+    trap allow_services EXIT
     if ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null ||
         ! apt-get install -y -q --no-install-recommends "$@" >"$log" 2>&1 </dev/null; then
         say "refreshing the package index (apt-get update)"
@@ -51,7 +53,16 @@ apt_install() {
         run_logged "$log" apt-get install -y -q --no-install-recommends "$@" || die "apt-get install failed"
     fi
     rm -f "$log"
+    allow_services
 }
+
+# forbid_services, allow_services: programs are wanted, not the servers their packages start (invoke-rc.d's policy-rc.d).
+POLICY=/usr/sbin/policy-rc.d
+forbid_services() {
+    [ -e "$POLICY" ] && return
+    printf '#!/bin/sh\n# of natgw, while it installs packages\nexit 101\n' >"$POLICY" && chmod 755 "$POLICY"
+}
+allow_services() { if grep -qs 'of natgw' "$POLICY"; then rm -f "$POLICY"; fi; }
 
 # need_programs PROGRAM:PACKAGE...: installs the packages of those programs that are missing.
 need_programs() {

@@ -75,6 +75,10 @@ class Client:
         """POST /v1/PARTS with a JSON body; `timeout_s` bounds the wait for the answer."""
         return self._json("POST", parts, body=body, timeout_s=timeout_s)
 
+    def patch(self, *parts: str, body: object) -> Any:
+        """PATCH /v1/PARTS with a JSON body."""
+        return self._json("PATCH", parts, body=body)
+
     def delete(self, *parts: str, body: object = None) -> Any:
         """DELETE /v1/PARTS, with a JSON body if there is one."""
         return self._json("DELETE", parts, body=body)

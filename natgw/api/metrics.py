@@ -20,7 +20,7 @@ PORT_COUNTERS = {
     "tx_frames": ("natgw_port_transmit_frames", "Frames sent out of the port."),
     "tx_bytes": ("natgw_port_transmit_bytes", "Bytes sent out of the port."),
     "tx_drops": ("natgw_port_transmit_drops", "Frames that the link did not take."),
-    "segmented": ("natgw_port_segmented", "Superframes cut in software for the port."),
+    "segmented": ("natgw_port_segmented", "Frames cut, or their checksum completed, in software for the port."),
 }
 
 

@@ -78,6 +78,8 @@ class Api:
             web.get("/v1/ports", self.answer(lambda request: self.backend.ports())),
             web.get("/v1/networks", self.answer(lambda request: self.backend.networks())),
             web.get("/v1/networks/{name}", self.answer(lambda request: self.backend.inspect_network(_name(request)))),
+            web.get("/v1/nat", self.answer(lambda request: self.backend.nat())),
+            web.patch("/v1/nat", self.answer(self.set_nat)),
             web.get("/v1/flows", self.answer(self.flows)),
             web.get("/v1/fdb", self.answer(lambda request: self.backend.fdb())),
             web.get("/v1/neigh", self.answer(lambda request: self.backend.neigh())),
@@ -126,6 +128,9 @@ class Api:
     async def unpublish(self, request: web.Request) -> Any:
         body = await _body(request, schema.PUBLISH)
         return await self.backend.unpublish(_name(request), body["publish"])
+
+    async def set_nat(self, request: web.Request) -> Any:
+        return await self.backend.set_nat(schema.parse_object(await request.read()))
 
     async def flows(self, request: web.Request) -> list[Record]:
         wanted = flow_filter(request.query)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from natgw.errors import NatgwError
@@ -52,6 +52,7 @@ def _or_null(accepts: Callable[[object], bool]) -> Callable[[object], bool]:
 TEXT = Field("a string", _or_null(_is_text))
 INTEGER = Field("an integer", _or_null(_is_integer))
 FLAG = Field("true or false", lambda value: isinstance(value, bool), default=bool)
+FLAG_ON = replace(FLAG, default=lambda: True)
 TEXTS = Field("a list of strings", _is_texts, default=list)
 TEXT_MAP = Field("an object of strings", _is_text_map, default=dict)
 NEEDED_TEXT = Field("a string", _is_text, required=True)
@@ -59,7 +60,7 @@ NEEDED_TEXTS = Field("a list of at least one string", lambda value: _is_texts(va
 
 Fields = Mapping[str, Field]
 
-_LINK = {"publish": TEXTS, "link": TEXT, "ip": TEXT, "mac": TEXT, "mtu": INTEGER}
+_LINK = {"publish": TEXTS, "link": TEXT, "ip": TEXT, "mac": TEXT, "mtu": INTEGER, "offload": FLAG_ON}
 
 RUN: Fields = {"name": TEXT, "command": NEEDED_TEXTS, **_LINK, "detach": FLAG, "env": TEXT_MAP,
                             "workdir": TEXT}
@@ -73,16 +74,22 @@ NOTHING: Fields = {}
 
 def parse(content: str | bytes, fields: Fields) -> dict[str, Any]:
     """The values of a JSON body, defaults filled in. Raises NatgwError (400) naming what is wrong."""
+    body = parse_object(content)
+    for key in body:
+        if key not in fields:
+            raise NatgwError(unknown_key(key, fields))
+    return {key: _value(key, field, body) for key, field in fields.items()}
+
+
+def parse_object(content: str | bytes) -> dict[str, Any]:
+    """A JSON body with keys that somebody else checks. Raises NatgwError (400)."""
     try:
         body = json.loads(content, parse_constant=_refuse) if content.strip() else {}
     except ValueError as error:
         raise NatgwError(f"the request body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise NatgwError("the request body must be a JSON object")
-    for key in body:
-        if key not in fields:
-            raise NatgwError(unknown_key(key, fields))
-    return {key: _value(key, field, body) for key, field in fields.items()}
+    return body
 
 
 def _value(key: str, field: Field, body: dict[str, Any]) -> Any:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from natgw.api import state_directory
 from natgw.api.client import Client
 from natgw.cli import output
 from natgw.cli.group import TeachingCommand
-from natgw.cli.options import LINKS, json_option
-from natgw.control.options import DEFAULT_PORT_RANGE, DEFAULT_SUBNET, DaemonOptions
+from natgw.cli.options import LINKS, NAT_TYPES, json_option
+from natgw.control.options import DEFAULT_PORT_RANGE, DEFAULT_SUBNET, DaemonOptions, parse_port_range
 from natgw.errors import NatgwError
 
 Record = dict[str, Any]
@@ -38,14 +39,6 @@ def parsed(parse: Callable[[str], Value]) -> Callable[[click.Context, click.Para
     return callback
 
 
-def port_range(text: str) -> tuple[int, int]:
-    """`40000-65535`, both included."""
-    low, _, high = text.partition("-")
-    if not (low.isdecimal() and high.isdecimal() and 1 <= int(low) <= int(high) <= 65535):
-        raise ValueError(f"{text!r} is not LO-HI within 1-65535")
-    return int(low), int(high)
-
-
 @click.command(cls=TeachingCommand, examples="""
     # in the background, with the interface of the default route as uplink; returns when natgw is ready
     natgw up --detach
@@ -53,6 +46,12 @@ def port_range(text: str) -> tuple[int, int]:
     natgw up --uplink eth0
     # containers reach each other and this host, nothing else
     natgw up -d --uplink none
+    # a symmetric NAT, but with a shorter life for UDP; natgw nat set changes it while natgw runs
+    natgw up -d --nat-type symmetric --nat timeouts.udp=2m
+    # all of it from a file; what stands here comes before what stands there
+    natgw up -d --config natgw.toml --mtu 1400
+    # external ports by a policy of one's own (docs/extending.md)
+    natgw up -d --port-policy ./own_policy.py:Multiples
     # other addresses for the containers
     natgw up -d --subnet 10.88.0.0/16 --gateway 10.88.0.254
     # a second one, in a namespace of its own, with a socket of its own
@@ -62,24 +61,36 @@ def port_range(text: str) -> tuple[int, int]:
 @click.option("--subnet", callback=parsed(IPv4Network), metavar="CIDR", default=str(DEFAULT_SUBNET), show_default=True,
               help="Addresses of the containers.")
 @click.option("--gateway", callback=parsed(IPv4Address), metavar="A", help="natgw's address in it  [default: its first]")
-@click.option("--mtu", type=click.IntRange(68, 65535), metavar="BYTES", default=1500, show_default=True,
+@click.option("--mtu", type=click.IntRange(68, 65521), metavar="BYTES", default=1500, show_default=True,
               help="MTU of the containers' interfaces.")
 @click.option("--link", type=LINKS, default="tap", show_default=True,
               help="How containers are plugged in unless they say otherwise.")
-@click.option("--port-range", callback=parsed(port_range), metavar="LO-HI",
+@click.option("--port-range", callback=parsed(parse_port_range), metavar="LO-HI",
               default="{}-{}".format(*DEFAULT_PORT_RANGE), show_default=True,
               help="Ports of the uplink's address that are natgw's; the others are the host's.")
 @click.option("--exclusive-uplink", is_flag=True,
               help="The uplink's address is natgw's alone: the host itself is not reached by it.")
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Read options from a TOML file, tables [up] and [nat]; other options override it.")
+@click.option("--nat-type", type=click.Choice(NAT_TYPES), help="Kind of NAT  [default: port-restricted]")
+@click.option("--nat", "nat_words", multiple=True, metavar="KEY=VALUE",
+              help="Change how it translates, as natgw nat set does; may be given several times.")
+@click.option("--port-policy", metavar="MODULE:CLASS",
+              help="Choose external ports by a Python class of one's own, in a module or a .py file.")
 @click.option("-d", "--detach", is_flag=True, help="Run in the background; return when ready.")
-@click.pass_obj
-def up(client: Client, /, detach: bool, **options: Any) -> None:
+@click.pass_context
+def up(ctx: click.Context, /, detach: bool, config: Path | None, nat_type: str | None, nat_words: tuple[str, ...],
+       port_policy: str | None, **options: Any) -> None:
     """Start natgw in this network namespace.
 
     It makes a bridge for containers, with a gateway on it that translates addresses and ports to the outside. Everything
     it makes goes again when it ends.
     """
+    client = ctx.find_object(Client)
+    assert client is not None
     _require_powers()
+    if config is not None or nat_type or nat_words or port_policy:
+        options = _chosen(ctx, options, config, nat_type, nat_words, port_policy)
     path = Path(os.path.abspath(client.path))
     wanted = DaemonOptions(socket=path, state_dir=state_directory(path), **options)
     if detach:
@@ -88,6 +99,28 @@ def up(client: Client, /, detach: bool, **options: Any) -> None:
         run_detached(lambda reporter: _serve(wanted, lambda status: reporter.ready(), log_to_file=True))
     else:
         _serve(wanted, _banner)
+
+
+def _chosen(ctx: click.Context, options: Record, config: Path | None, nat_type: str | None, nat_words: tuple[str, ...],
+            port_policy: str | None) -> Record:
+    """The options with what the file says of those that the command line leaves out, and with how to translate."""
+    from natgw.control import configfile, natconfig, policies  # they know the datapath
+
+    policy = {} if port_policy is None else {"allocation": policies.load(port_policy)}
+    chosen = dict(options)
+    nat = DaemonOptions().nat
+    if config is not None:
+        from_file, changes = configfile.read(config)
+        chosen |= {name: value for name, value in from_file.items()
+                   if ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE}
+        nat = natconfig.changed(nat, changes, f"{config}: [nat] ")
+    try:
+        words = {} if nat_type is None else {"type": nat_type}
+        nat = natconfig.changed(nat, words | policy | natconfig.words_to_changes(nat_words))
+    except NatgwError as error:
+        text = str(error)
+        raise click.BadParameter(text if text.endswith("?") else f"{text}.", ctx, param_hint="'--nat'") from None
+    return chosen | {"nat": nat}
 
 
 def _serve(options: DaemonOptions, on_ready: Callable[[Record], None], *, log_to_file: bool = False) -> None:
@@ -105,10 +138,14 @@ def _banner(status: Record) -> None:
 
 def _require_powers() -> None:
     """Raises NatgwError without the powers over interfaces and namespaces that root has."""
-    with open("/proc/self/status") as file:
-        effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    effective = _effective_capabilities()
     if not all(effective >> power & 1 for power in (CAP_NET_ADMIN, CAP_SYS_ADMIN)):
         raise NatgwError("natgw up needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN): try sudo")
+
+
+def _effective_capabilities() -> int:
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
 
 
 @click.command(cls=TeachingCommand, examples="""

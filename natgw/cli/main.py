@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from natgw import __version__
-from natgw.cli import containers, endpoints, lifecycle, networks, tables
+from natgw.cli import containers, endpoints, lifecycle, nat, networks, tables
 from natgw.cli.group import TopGroup, socket_option
 
 
@@ -37,6 +37,7 @@ for command in (
     *(containers.run, containers.exec_, containers.logs, containers.stop, containers.ps, containers.inspect),
     *(endpoints.attach, endpoints.detach, endpoints.port, endpoints.publish, endpoints.unpublish),
     networks.network,
+    nat.nat,
     *(tables.flows, tables.fdb, tables.neigh, tables.stats),
 ):
     natgw.add_command(command)

@@ -15,6 +15,8 @@ from natgw.errors import NatgwError
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 LINKS = click.Choice(["tap", "veth"])
+NAT_TYPES = ("full-cone", "restricted-cone", "port-restricted", "symmetric", "linux")
+"""Those of natgw.datapath.behaviour.PRESETS, without importing it."""
 
 
 def _client(ctx: click.Context) -> Client:
@@ -52,7 +54,9 @@ no_trunc_option = click.option("--no-trunc", is_flag=True, help="Print whole ids
 def link_options(function: Command) -> Command:
     """How a container is plugged into the bridge: for `run` and `attach`."""
     for option in (
-        click.option("--mtu", type=click.IntRange(68, 65535), metavar="BYTES", help="MTU of its interface."),
+        click.option("--no-offload", "offload", is_flag=True, callback=lambda ctx, param, refused: not refused,
+                     help="Its link takes no superframes: natgw cuts them (see SEGMENTED in natgw stats)."),
+        click.option("--mtu", type=click.IntRange(68, 65521), metavar="BYTES", help="MTU of its interface."),
         click.option("--mac", metavar="MAC", help="MAC address  [default: 02:42 and the address]"),
         click.option("--ip", metavar="A", help="Address  [default: the lowest free one]"),
         click.option("--link", type=LINKS, help="Kind of link  [default: that of natgw up]"),

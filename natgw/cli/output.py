@@ -18,6 +18,7 @@ import click
 GAP = "   "
 SHORT_ID = 12
 SHORT_COMMAND = 20
+IP_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
 
 
 @dataclass(frozen=True)
@@ -136,3 +137,26 @@ def bound_to(port: dict[str, Any]) -> str:
 def inner(port: dict[str, Any]) -> str:
     """`80/tcp`."""
     return f"{port['container_port']}/{port['protocol']}"
+
+
+def conntrack_line(flow: dict[str, Any]) -> str:
+    """A flow in the form of `conntrack -L` (libnetfilter_conntrack, snprintf_default.c), with packets and bytes counted.
+
+    Marks and reference counts are the kernel's own affair: natgw has none. An ICMP query is shown as an echo.
+    """
+    protocol, original, reply = flow["protocol"], flow["original"], flow["reply"]
+    words = [f"{protocol:<8} {IP_PROTOCOLS[protocol]} {flow['timeout_s']}"]
+    if protocol == "tcp":
+        words.append(flow["state"])
+    words.append(_tuple(protocol, original, 8))
+    if not reply["packets"]:
+        words.append("[UNREPLIED]")
+    words.append(_tuple(protocol, reply, 0))
+    if flow["assured"]:
+        words.append("[ASSURED]")
+    return " ".join([*words, "mark=0 use=1"])
+
+
+def _tuple(protocol: str, leg: dict[str, Any], icmp_type: int) -> str:
+    ends = f"type={icmp_type} code=0 id={leg['sport']}" if protocol == "icmp" else f"sport={leg['sport']} dport={leg['dport']}"
+    return f"src={leg['src']} dst={leg['dst']} {ends} packets={leg['packets']} bytes={leg['bytes']}"

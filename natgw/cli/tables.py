@@ -27,24 +27,34 @@ FLOW_ORDERS: dict[str, Callable[[Record], Any]] = {
     natgw flows
     # only those of one container, the largest first
     natgw flows --container web --protocol tcp --sort bytes
+    # the same, line by line, for what reads the output of conntrack -L
+    natgw flows --conntrack | grep -c ASSURED
     # the external ports in use
     natgw flows --json | jq -r '.[].mapping.external'
 """)
 @click.option("--container", metavar="NAME", help="Only flows of this container.", shell_complete=complete_container)
 @click.option("--protocol", type=click.Choice(["tcp", "udp", "icmp"]), help="Only flows of this protocol.")
 @click.option("--sort", type=click.Choice(list(FLOW_ORDERS)), help="Largest first; for timeout, the next to end first.")
+@click.option("--conntrack", is_flag=True, help="Print one line for each, in the form of conntrack -L.")
 @json_option
 @click.pass_obj
-def flows(client: Client, container: str | None, protocol: str | None, sort: str | None, json_: bool) -> None:
+def flows(client: Client, container: str | None, protocol: str | None, sort: str | None, conntrack: bool,
+          json_: bool) -> None:
     """List translated flows.
 
     ORIGINAL is the flow as its first packet came in, REPLY the answer as it comes in: what differs between them is
     the translation. For icmp the number behind the colon is the query's id. PACKETS and BYTES count original/reply.
     """
+    if conntrack and json_:
+        raise click.UsageError("--conntrack and --json exclude each other.", click.get_current_context())
     found = client.get("flows", container=container, protocol=protocol)
     found.sort(key=FLOW_ORDERS[sort] if sort else _flow_order)
     if json_:
         output.as_json(found)
+        return
+    if conntrack:
+        for flow in found:
+            click.echo(output.conntrack_line(flow))
         return
     output.table(
         ["PROTOCOL", Column("STATE", style="cyan"), Column("TIMEOUT", right=True), "KIND", "ORIGINAL", "REPLY",
@@ -141,7 +151,7 @@ def stats(client: Client, all_: bool, json_: bool) -> None:
     """Show counters of frames and ports.
 
     Each frame that came in is in exactly one line of VERDICT or DROP. EVENT counts other things, such as frames decided
-    on the fast path. SEGMENTED counts superframes that had to be cut in software for the port.
+    on the fast path. SEGMENTED counts frames that had to be cut, or their checksum completed, in software for the port.
     """
     found = client.get("stats")
     if json_:

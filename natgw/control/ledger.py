@@ -2,7 +2,8 @@
 
 After a kill -9 the next `up` reads the ledger and takes away what is left. Taps and namespaces go with their process;
 a veth pair, the guard, a sysctl and the processes of containers do not. A process is known by its pid and its start time,
-so that a pid that was given to somebody else since is left alone.
+so that a pid that was given to somebody else since is left alone; all the rest is known by the boot and the network
+namespace it was made in, which the first line says.
 
 One JSON object a line, appended: a line that was not finished when the power went is ignored.
 """
@@ -10,14 +11,16 @@ One JSON object a line, appended: a line that was not finished when the power we
 from __future__ import annotations
 
 import json
-import os
-import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from natgw.host import guard, interfaces, sysctl
+from natgw.control.processes import kill_left_behind
+from natgw.host import guard, interfaces, netns, sysctl
 
 Entry = dict[str, Any]
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Ledger:
@@ -25,6 +28,11 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    def begin(self) -> None:
+        """Start anew, in this boot and this network namespace."""
+        self.clear()
+        self.note("place", **_here())
 
     def note(self, kind: str, **fields: Any) -> Entry:
         """Write down something that is about to be made."""
@@ -39,16 +47,8 @@ class Ledger:
     def outstanding(self) -> list[Entry]:
         """What was made and not removed, the newest first: the order to remove it in."""
         entries: list[Entry] = []
-        try:
-            lines = self._path.read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        for line in lines:
-            try:
-                change = json.loads(line)
-            except ValueError:
-                continue
-            if "add" in change:
+        for change in self._changes():
+            if isinstance(change.get("add"), dict):
                 entries.append(change["add"])
             elif change.get("drop") in entries:
                 entries.remove(change["drop"])
@@ -58,35 +58,64 @@ class Ledger:
         """Nothing is left."""
         self._path.unlink(missing_ok=True)
 
+    def _changes(self) -> Iterator[Entry]:
+        try:
+            lines = self._path.read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            try:
+                change = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(change, dict):
+                yield change
+
     def _append(self, change: Entry) -> None:
         with self._path.open("a") as file:
             file.write(json.dumps(change) + "\n")
 
 
 def remove_leftovers(entries: list[Entry]) -> list[str]:
-    """Remove what a natgw that was killed left behind; gives a line on each for the log. Blocking."""
+    """Remove what a natgw that was killed left behind; gives a line on each for the log. Blocking.
+
+    What was left in another boot is gone. What was left in another network namespace cannot be removed from this one,
+    where the same names mean other things; its processes can.
+    """
+    here = _here()
+    places = [entry for entry in entries if entry.get("kind") == "place"]
+    if any(place.get("boot") != here["boot"] for place in places):
+        return []
+    same_namespace = all(place.get("netns") == here["netns"] for place in places)
     report = []
     for entry in entries:
-        kind = entry.get("kind")
-        if kind == "link" and interfaces.delete_link(entry["name"]):
-            report.append(f"removed interface {entry['name']}")
-        elif kind == "guard":
-            guard.remove_leftover(entry["ifname"], qdisc=entry["qdisc"])
-            report.append(f"removed the guard from {entry['ifname']}")
-        elif kind == "reserved-ports":
-            sysctl.write_reserved(entry["before"])
-            report.append("restored net.ipv4.ip_local_reserved_ports")
-        elif kind == "process" and start_time(entry["pid"]) == entry["start"]:
-            os.kill(entry["pid"], signal.SIGKILL)
-            report.append(f"ended process {entry['pid']}")
+        if entry.get("kind") == "process" or same_namespace:
+            try:
+                done = _remove(entry)
+            except KeyError as error:
+                done = f"cannot read an entry of the ledger: no {error}"
+        else:
+            done = f"made in another network namespace, not touched: {entry.get('kind')}" if entry not in places else None
+        if done is not None:
+            report.append(done)
     return report
 
 
-def start_time(pid: int) -> int | None:
-    """When a process began, in clock ticks since boot (proc(5), field 22 of stat); None if there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    # The command name may hold anything, parentheses too: count from the last one.
-    return int(stat.rpartition(")")[2].split()[19])
+def _remove(entry: Entry) -> str | None:
+    kind = entry.get("kind")
+    if kind == "link" and interfaces.delete_link(entry["name"]):
+        return f"removed interface {entry['name']}"
+    if kind == "guard":
+        guard.remove_leftover(entry["ifname"], qdisc=entry["qdisc"])
+        return f"removed the guard from {entry['ifname']}"
+    if kind == "reserved-ports":
+        sysctl.write_reserved(entry["before"])
+        return "restored net.ipv4.ip_local_reserved_ports"
+    if kind == "process" and kill_left_behind(entry["pid"], entry["start"], tuple(entry["netns"])):
+        return f"ended process {entry['pid']} and what ran beside it"
+    return None
+
+
+def _here() -> Entry:
+    # /proc/self would be the main thread's too, but this says what is meant: where this thread's netlink sockets lead.
+    return {"boot": _BOOT_ID.read_text().strip(), "netns": list(netns.namespace_id("/proc/thread-self/ns/net"))}

@@ -61,6 +61,7 @@ class Container:
     command: list[str] | None = None
     device: str = ""
     ifname: str = "eth0"
+    offload: bool = True
     ip: IPv4Address | None = None
     mac: bytes = b""
     exit_code: int | None = None
@@ -73,6 +74,6 @@ class Container:
             "netns": self.netns, "link": self.link, "device": self.device, "ifname": self.ifname,
             "ip": None if self.ip is None else str(self.ip), "prefixlen": self.prefixlen,
             "mac": mac_text(self.mac) if self.mac else None, "gateway": str(self.gateway), "mtu": self.mtu,
-            "network": self.network, "created": self.created, "exit_code": self.exit_code,
+            "offload": self.offload, "network": self.network, "created": self.created, "exit_code": self.exit_code,
             "ports": [port.record() for port in self.ports],
         }

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from natgw.datapath.behaviour import NatConfig
 
 DEFAULT_SOCKET = Path("/run/natgw/natgw.sock")
 DEFAULT_SUBNET = IPv4Network("172.17.0.0/16")
 DEFAULT_PORT_RANGE = (40000, 65535)
 DEFAULT_STATE_DIR = Path("/run/natgw/natgw.d")
 NO_UPLINK = "none"
+
+
+def parse_port_range(text: str) -> tuple[int, int]:
+    """`40000-65535`, both included. Raises ValueError."""
+    low, _, high = text.partition("-")
+    if not (low.isdecimal() and high.isdecimal() and 1 <= int(low) <= int(high) <= 65535):
+        raise ValueError(f"{text!r} is not LO-HI within 1-65535")
+    return int(low), int(high)
+
+
+def _default_nat() -> NatConfig:
+    from natgw.datapath.behaviour import NatConfig  # with the whole datapath, which no command but `natgw up` needs
+
+    return NatConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,3 +44,4 @@ class DaemonOptions:
     port_range: tuple[int, int] = DEFAULT_PORT_RANGE
     exclusive_uplink: bool = False
     link: str = "tap"
+    nat: NatConfig = field(default_factory=_default_nat)

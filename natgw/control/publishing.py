@@ -14,14 +14,14 @@ from natgw.control.model import PublishedPort
 from natgw.control.portspec import PortBinding
 from natgw.control.uplink import UplinkManager
 from natgw.datapath import Datapath, Publication
-from natgw.errors import Conflict, NatgwError, NotFound
+from natgw.errors import Conflict, NatgwError
 from natgw.host.relay import HostAddress, Relay
 
 ANY4, ANY6 = IPv4Address(0), IPv6Address(0)
 _EPHEMERAL_TRIES = 16
 
 
-@dataclass
+@dataclass(eq=False)
 class Published:
     """One binding as it was made: its relays, and its publication if the datapath has one."""
 
@@ -31,6 +31,12 @@ class Published:
     host_ip: HostAddress | None
     host_port: int
     container_port: int
+
+    def matches(self, binding: PortBinding) -> bool:
+        """Whether a binding written to take it back means this one: what it leaves open fits anything."""
+        return (self.protocol == binding.protocol and self.container_port == binding.container_port
+                and (not binding.host_ports or self.host_port in binding.host_ports)
+                and binding.host_ip in (None, self.host_ip))
 
     @property
     def lines(self) -> list[PublishedPort]:
@@ -59,32 +65,31 @@ class Publisher:
     async def unpublish(self, published: list[Published]) -> None:
         """Take published ports back; connections through them end."""
         for item in published:
-            if item in self._published:
-                self._published.remove(item)
             if item.publication is not None:
                 self._uplink.drop_publication(item.publication)
-                try:
-                    self._datapath.unpublish(item.publication)
-                except NotFound:
-                    pass  # half made: the datapath had refused it
+                self._datapath.unpublish(item.publication)
+                item.publication = None
             for relay in item.relays:
                 await relay.close()
+            # Last: until the sockets are closed the ports are taken, and for whoever asks meanwhile, by natgw.
+            if item in self._published:
+                self._published.remove(item)
 
     async def _publish_one(self, binding: PortBinding, container_ip: IPv4Address) -> Published:
         relays, port = self._bind(binding, container_ip)
-        publication = self._publication(binding, port, container_ip)
-        item = Published(relays, publication, binding.protocol, binding.host_ip, port, binding.container_port)
+        item = Published(relays, None, binding.protocol, binding.host_ip, port, binding.container_port)
+        self._published.append(item)
         try:
+            publication = self._publication(binding, port, container_ip)
             if publication is not None:
                 self._datapath.publish(publication)
+                item.publication = publication
+                self._uplink.add_publication(publication)
             for relay in relays:
                 await relay.start()
         except BaseException:
             await self.unpublish([item])
             raise
-        self._published.append(item)
-        if publication is not None:
-            self._uplink.add_publication(publication)
         return item
 
     def _publication(self, binding: PortBinding, port: int, container_ip: IPv4Address) -> Publication | None:

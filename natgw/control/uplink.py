@@ -109,7 +109,8 @@ class UplinkManager:
         link = await asyncio.to_thread(links.open_uplink, state.ifname)
         self._link = link
         self._state = state
-        self._port = self._datapath.set_uplink(state.ifname, self._pump.transmitter(link), _config(state))
+        self._port = self._datapath.set_uplink(state.ifname, self._pump.transmitter(link), _config(state),
+                                              coalesces=link.udp_offload)
         self._pump.add(self._port, link, self._lost)
         for publication in self._publications:
             for address in self._addresses_of(publication):

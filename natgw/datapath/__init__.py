@@ -6,17 +6,26 @@
     napt        which flow a packet belongs to, which may begin
     rewrite     what translation does to a packet; icmp_errors: to one quoted in an error
     forward     sending, fitting to a link, refusing
+    behaviour   what can be chosen: NAT types, timeouts, limits; allocation: which port a mapping gets
     tcp_state   the table of TCP transitions
     coalesce    UDP datagrams put together before they are written
 """
 
+from natgw.datapath.behaviour import (
+    PRESETS,
+    SHORT_NAMES,
+    TIMEOUT_PROFILES,
+    Dependence,
+    NatBehaviour,
+    NatConfig,
+    Timeouts,
+)
 from natgw.datapath.config import (
     DatapathConfig,
     NetworkConfig,
     PortKind,
     Publication,
     Route,
-    Timeouts,
     UplinkConfig,
 )
 from natgw.datapath.core import Datapath
@@ -25,10 +34,16 @@ from natgw.datapath.sides import Bridge
 from natgw.datapath.verdict import Extra, Verdict
 
 __all__ = [
+    "PRESETS",
+    "SHORT_NAMES",
+    "TIMEOUT_PROFILES",
     "Bridge",
     "Datapath",
     "DatapathConfig",
+    "Dependence",
     "Extra",
+    "NatBehaviour",
+    "NatConfig",
     "NetworkConfig",
     "Port",
     "PortKind",

@@ -10,6 +10,8 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Literal
 
+from natgw.datapath.behaviour import NatConfig
+
 MAC_BYTES = 6
 
 TransportName = Literal["tcp", "udp"]
@@ -24,32 +26,14 @@ class PortKind(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timeouts:
-    """Idle lifetimes of a flow by class, in seconds. The defaults are profile `rfc`.
-
-    RFC 4787 REQ-5 (UDP), RFC 5382 REQ-5 (TCP: established at least 7440 s, transitory at least 240 s), RFC 5508 REQ-1
-    (ICMP queries at least 60 s).
-    """
-
-    udp_s: float = 300.0
-    icmp_s: float = 60.0
-    tcp_established_s: float = 7440.0
-    tcp_transitory_s: float = 240.0
-
-    def __post_init__(self) -> None:
-        for name in ("udp_s", "icmp_s", "tcp_established_s", "tcp_transitory_s"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"timeout {name} must be more than 0 seconds")
-
-
-@dataclass(frozen=True, kw_only=True)
 class DatapathConfig:
     """The datapath as a whole.
 
     `port_range` is inclusive; external ports of mappings are taken from it, and only from it. `exclusive` says that natgw
     alone owns the uplink's addresses: it then answers ARP and echo for them, and drops what belongs to nobody instead of
-    leaving it to the host. `seed` makes the choice of ports repeatable. `fast_path=False` sends every frame the slow,
-    readable way: the property tests compare both.
+    leaving it to the host. `nat` is how the translator behaves to begin with; `Datapath.set_nat` changes it. `seed` makes
+    the choice of ports repeatable. `fast_path=False` sends every frame the slow, readable way: the property tests compare
+    both.
     """
 
     port_range: tuple[int, int] = (40000, 65535)
@@ -58,7 +42,7 @@ class DatapathConfig:
     max_flows: int = 1_000_000
     max_fdb_entries: int = 8192
     max_neighbours: int = 4096
-    timeouts: Timeouts = field(default_factory=Timeouts)
+    nat: NatConfig = field(default_factory=NatConfig)
     fast_path: bool = True
     coalesce: bool = True
 

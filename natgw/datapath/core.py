@@ -9,21 +9,26 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 from natgw.datapath import records, walk
+from natgw.datapath.behaviour import NatConfig
 from natgw.datapath.coalesce import Run
 from natgw.datapath.config import DatapathConfig, NetworkConfig, PortKind, Publication, UplinkConfig
 from natgw.datapath.fastpath import build_receiver
+from natgw.datapath.forward import send_by
 from natgw.datapath.icmp_errors import translate_error
 from natgw.datapath.napt import Napt
 from natgw.datapath.port import Port, Receive, Transmit
 from natgw.datapath.sides import Bridge, Side, Uplink
 from natgw.datapath.verdict import Extra, Verdict
 from natgw.errors import Conflict
+from natgw.tables.held import Held
 from natgw.tables.neigh import Neighbour
 from natgw.tables.ratelimit import ErrorLimiter
 from natgw.wire import icmp
 from natgw.wire.ethernet import ETH_BYTES
 from natgw.wire.ipv4 import ICMP_UNREACHABLE, Ipv4Packet, parse_ipv4
 
+MAX_HELD = 1024
+"""Unsolicited SYNs that wait at a time."""
 TICK_S = 1.0
 """How often `tick` wants to be called: expiry and ageing are this exact."""
 
@@ -42,6 +47,10 @@ class Datapath:
         self._limiter = ErrorLimiter(0.0)
         self._echo_limiter = ErrorLimiter(0.0, rate=20000, burst=2000, host_rate=5000, host_burst=1000)
         self._now = 0.0
+        self._looped: Verdict | None = None
+        self.held = Held(MAX_HELD)
+        self._fragments_lost = 0
+        """On sides that are no more."""
 
     # -- frames --------------------------------------------------------------------------------------------------------
 
@@ -67,21 +76,36 @@ class Datapath:
     def slow(self, port: Port, buf: bytearray, n: int, now: float) -> None:
         """The readable walk, for what the fast path does not know."""
         self._now = now
+        self._looped = None
         if port.bridge is not None:
             verdict = walk.from_bridge(self, port, port.bridge, buf, n, now)
         elif self.uplink is not None and self.uplink.port is port:
             verdict = walk.from_uplink(self, self.uplink, buf, n, now)
         else:
             verdict = Verdict.DROP_NO_UPLINK
-        self.verdicts[verdict] += 1
+        self.verdicts[self._looped_or(verdict)] += 1
+
+    def _looped_or(self, verdict: Verdict) -> Verdict:
+        """What became of a frame: if it came in once more, what became of it then."""
+        return verdict if self._looped is None else self._looped
+
+    def _loop_back(self, frame: memoryview) -> None:
+        """What the walk sends to one of the uplink's own addresses."""
+        buf = bytearray(frame)
+        packet = parse_ipv4(buf, len(buf))
+        if self.uplink is not None and isinstance(packet, Ipv4Packet):
+            self._looped = walk.loop_back(self, self.uplink, packet, self._now)
 
     def tick(self, now: float) -> float:
         """Do what time asks for: expiry, ageing, ARP retries. Gives when to come back, in seconds of the same clock."""
         self._now = now
-        self.napt.flows.expire(now)
+        self.napt.expire(now)
+        if self.uplink is not None and self.uplink.addresses:
+            walk.refuse_held(self, self.uplink, now)
         next_tick = now + TICK_S
         for side in self.sides():
             side.neighbours.tick(now)
+            side.fragments.expire(now)
             deadline = side.neighbours.next_deadline()
             if deadline is not None:
                 next_tick = min(next_tick, deadline)
@@ -109,6 +133,7 @@ class Datapath:
         for flow in self.napt.flows:
             if flow.network == bridge.name:
                 self.napt.flows.remove(flow)
+        self._fragments_lost += bridge.fragments.lost
         self.bridges.remove(bridge)
 
     def add_port(self, bridge: Bridge, name: str, kind: PortKind, *, mtu: int = 1500, transmit: Transmit,
@@ -133,8 +158,14 @@ class Datapath:
         port = Port(name, PortKind.UPLINK, config.mtu, transmit, None, coalesces=coalesces)
         self.uplink = Uplink(port, config, self.config.max_neighbours, self.extras, self._unresolved,
                              exclusive=self.config.exclusive)
+        self.uplink.loopback.transmit = self._loop_back
         port.receive = self._receiver(port, self.uplink)
         return port
+
+    def set_nat(self, nat: NatConfig) -> None:
+        """Behave otherwise from now on; flows that exist go on as they are. Raises ValueError."""
+        self.flush()
+        self.napt.configure(nat)
 
     def update_uplink(self, config: UplinkConfig) -> None:
         """The interface changed: address, route, MTU, MAC. Flows of addresses that are gone end; the others go on."""
@@ -149,6 +180,7 @@ class Datapath:
             self.flush()
             self.napt.end_flows_outside(())
             self.uplink.neighbours.clear()
+            self._fragments_lost += self.uplink.fragments.lost
             self.uplink.port.receive = self._discard
             self.uplink = None
 
@@ -211,7 +243,15 @@ class Datapath:
             error = icmp.build_error(bytes(ETH_BYTES), source, packet, original, ICMP_UNREACHABLE, icmp.UNREACHABLE_HOST)
             parsed = parse_ipv4(error, len(error))
             if isinstance(parsed, Ipv4Packet) and self.errors_allowed(packet.src, self._now):
-                translate_error(self, side.realm, parsed, self._now)
+                if translate_error(self, side.realm, parsed, self._now) is Verdict.DROP_ICMP_NO_FLOW:
+                    self._tell(parsed)
+
+    def _tell(self, error: Ipv4Packet) -> None:
+        """Send an error of our own to a container whose packet was not translated."""
+        bridge = self.bridge_of(error.dst)
+        neighbour = None if bridge is None else bridge.neighbours.get(error.dst)
+        if neighbour is not None and neighbour.transmit is not None:
+            send_by(self, neighbour, error, Verdict.ICMP_UNREACHABLE)
 
     def _receiver(self, port: Port, side: Side) -> Receive:
         if self.config.fast_path:
@@ -239,6 +279,7 @@ class Datapath:
     def counters(self) -> dict[str, int]:
         """Every counter by its name; each frame is in exactly one of those named in `Verdict`."""
         named = {verdict.label: self.verdicts[verdict] for verdict in Verdict}
+        self.extras[Extra.FRAGMENTS_LOST] = self._fragments_lost + sum(side.fragments.lost for side in self.sides())
         return named | {extra.label: self.extras[extra] for extra in Extra}
 
     def ports(self) -> list[Port]:

@@ -24,6 +24,7 @@ from natgw.tables.flows import Leg, Realm
 from natgw.tables.neigh import Neighbour
 from natgw.wire.ethernet import ETH, L3
 from natgw.wire.ipv4 import ICMP, ICMP_ECHO, ICMP_ECHO_REPLY, TCP, UDP
+from natgw.wire.vnet import GSO_TCPV4, GSO_UDP_L4
 
 if TYPE_CHECKING:
     from natgw.datapath.core import Datapath
@@ -44,6 +45,7 @@ _DF = 0x4000
 _MIN_BYTES = L3 + 28
 _CSUM_START = 0x2200
 """csum_start 34, a little-endian field read as a big-endian one."""
+_GSO_OF = {TCP: GSO_TCPV4, UDP: GSO_UDP_L4}
 _ACK_ONLY = 0x10
 _DECIDING_FLAGS = 0x17
 """FIN, SYN, RST and ACK: a segment with ACK alone of these changes no state."""
@@ -133,8 +135,9 @@ def build_receiver(dp: Datapath, port: Port, realm: Realm, run: Run) -> Receive:
             return
         neighbour: Neighbour[Port] = leg.neighbour
         transmit = neighbour.transmit
-        if transmit is None or (total > neighbour.mtu and not (
-                gso and (buf[4] | buf[5] << 8) + (20 + tcp_header if protocol == TCP else 28) <= neighbour.mtu)):
+        if transmit is None or (total > neighbour.mtu and (
+                gso & 0x7F != _GSO_OF.get(protocol)
+                or (buf[4] | buf[5] << 8) + (20 + tcp_header if protocol == TCP else 28) > neighbour.mtu)):
             slow(port, buf, n, now)
             return
 

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from natgw.datapath.napt import verdict_of
 from natgw.datapath.port import Port
-from natgw.datapath.rewrite import translate
-from natgw.datapath.sides import Bridge, Side, Uplink
+from natgw.datapath.rewrite import translate, translate_addresses
+from natgw.datapath.sides import Bridge, NoWay, Side, Uplink
 from natgw.datapath.verdict import Extra, Verdict
 from natgw.tables.flows import Leg
 from natgw.tables.neigh import MAX_QUEUED_FRAMES, Neighbour
 from natgw.wire import icmp
+from natgw.wire.checksum import ones_sum
 from natgw.wire.ethernet import ETH, L3, TYPE_IPV4
-from natgw.wire.ipv4 import ICMP_TIME_EXCEEDED, ICMP_UNREACHABLE, TCP, UDP, Ipv4Packet
+from natgw.wire.ipv4 import ICMP_TIME_EXCEEDED, ICMP_UNREACHABLE, TCP, UDP, Ipv4Packet, parse_ipv4
 from natgw.wire.segment import CannotSegment, fragments, limit_segment_bytes, segments, superframe_headers
 
 if TYPE_CHECKING:
@@ -37,8 +38,41 @@ def forward(dp: Datapath, leg: Leg, packet: Ipv4Packet, now: float, side: Side) 
         must_cut = neighbour.transmit is not None
     if not dp.napt.advance(leg, packet, now):
         return Verdict.DROP_TCP_STATE
+    key = packet.fragment_key if packet.more_fragments else b""
     translate(packet, leg)
-    if must_cut:
+    verdict = _send_cut(dp, neighbour, packet) if must_cut else send_by(dp, neighbour, packet, verdict_of(leg))
+    if key:
+        for frame in side.fragments.lead(key, leg, now):
+            later = parse_ipv4(bytearray(frame), len(frame))
+            if isinstance(later, Ipv4Packet):
+                _follow(dp, leg, later, now)
+    return verdict
+
+
+def forward_later_fragment(dp: Datapath, side: Side, packet: Ipv4Packet, now: float) -> Verdict:
+    """A fragment without ports goes where the first of its packet went, and waits if that has not come yet."""
+    if packet.ttl <= 1:
+        return Verdict.DROP_TTL
+    key = packet.fragment_key
+    leg = side.fragments.leader(key, now)
+    if leg is not None:
+        return _follow(dp, leg, packet, now)
+    waits = side.fragments.wait(key, bytes(memoryview(packet.buf)[: packet.end]), now)
+    return Verdict.FRAGMENT_WAITS if waits else Verdict.DROP_FRAGMENT
+
+
+def _follow(dp: Datapath, leg: Leg, packet: Ipv4Packet, now: float) -> Verdict:
+    neighbour = hop_of(dp, leg, now)
+    if neighbour is None:
+        return Verdict.DROP_NO_ROUTE
+    too_big = packet.total_length > neighbour.mtu > 0
+    if too_big and packet.df:
+        return Verdict.DROP_TOO_BIG
+    leg.last = now
+    leg.packets += 1
+    leg.bytes += packet.total_length
+    translate_addresses(packet, leg)
+    if too_big and neighbour.transmit is not None:
         return _send_cut(dp, neighbour, packet)
     return send_by(dp, neighbour, packet, verdict_of(leg))
 
@@ -50,11 +84,12 @@ def hop_of(dp: Datapath, leg: Leg, now: float) -> Neighbour[Port] | None:
         return neighbour
     destination = leg.rewrite[4:8]
     bridge = dp.bridge_of(destination)
+    found: Neighbour[Port] | None = None
     if bridge is not None:
         found = bridge.neighbours.resolve(destination, now)
-    else:
-        hop = None if dp.uplink is None else dp.uplink.routes.next_hop(destination)
-        found = None if dp.uplink is None or hop is None else dp.uplink.neighbours.resolve(hop, now)
+    elif dp.uplink is not None:
+        way = dp.uplink.way_to(destination, now)
+        found = None if isinstance(way, NoWay) else way
     if found is not None and found is not neighbour:
         dp.napt.flows.set_neighbour(leg, found)
     return found
@@ -83,7 +118,7 @@ def _segments_fit(dp: Datapath, packet: Ipv4Packet, mtu: int) -> bool:
         return False
     if headers + packet.gso_bytes <= mtu:
         return True
-    if packet.protocol != TCP:
+    if packet.protocol != TCP or headers >= mtu:
         return False
     dp.extras[Extra.RESIZED_SUPERFRAMES] += 1
     limit_segment_bytes(packet.buf, mtu - headers)
@@ -108,7 +143,9 @@ def _send_cut(dp: Datapath, neighbour: Neighbour[Port], packet: Ipv4Packet) -> V
 
 
 def answer_echo(dp: Datapath, side: Side, packet: Ipv4Packet, now: float) -> Verdict:
-    """Answer a ping of natgw's own address (RFC 1122 section 3.2.2.6)."""
+    """Answer a ping of natgw's own address (RFC 1122 section 3.2.2.6), unless it was damaged on its way here."""
+    if not packet.checksum_is_partial and ones_sum(memoryview(packet.buf)[packet.l4 : packet.end]) != 0xFFFF:
+        return Verdict.DROP_ICMP_BAD
     if not dp.errors_allowed(packet.src, now, echo=True):
         return Verdict.DROP_RATE_LIMITED
     _send_back(dp, side, packet, icmp.build_echo_reply(_header_back(side, packet), packet), now)
@@ -145,10 +182,19 @@ def _header_back(side: Side, packet: Ipv4Packet) -> bytes:
 
 def _send_back(dp: Datapath, side: Side, packet: Ipv4Packet, frame: bytearray, now: float) -> None:
     """Send a frame of our own to the station a packet came from."""
+    port: Port | None
     if isinstance(side, Uplink):
-        port: Port | None = side.port
+        if frame[ETH : ETH + 6] == side.mac and side.loopback.transmit is not None:
+            side.loopback.transmit(memoryview(frame))  # what came by the loopback goes back by it
+            return
+        port = side.port
     else:
         assert isinstance(side, Bridge)
         port = side.fdb.lookup(bytes(packet.buf[ETH + 6 : ETH + 12]), now)
-    if port is not None:
+    if port is None:
+        return
+    if len(frame) - L3 <= port.mtu:
         port.transmit(memoryview(frame))
+        return
+    for piece in fragments(frame, port.mtu):  # the answer to a ping that came by a link with a larger MTU
+        port.transmit(memoryview(piece))

@@ -5,6 +5,8 @@ sender, the quotation must be put back: addresses, ports and checksums of the qu
 addresses. The quoted packet left by one leg of a flow, so a packet that answered it would come back by the other leg; that
 one is looked up, and the error goes where the answer would have gone.
 
+A redirect is for the link it arises on, and goes no further: behind a translator it would tell a host to send past it.
+
 An error neither ends a flow nor keeps it alive (RFC 4787 REQ-10: it must not end a mapping).
 """
 
@@ -18,7 +20,7 @@ from natgw.datapath.verdict import Verdict
 from natgw.tables.flows import Realm
 from natgw.wire.checksum import checksum
 from natgw.wire.ethernet import L3
-from natgw.wire.ipv4 import ICMP, Ipv4Packet
+from natgw.wire.ipv4 import ICMP, ICMP_REDIRECT, Ipv4Packet
 
 if TYPE_CHECKING:
     from natgw.datapath.core import Datapath
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 def translate_error(dp: Datapath, realm: Realm, packet: Ipv4Packet, now: float) -> Verdict:
     """Send an ICMP error that arrived in `realm` on to whoever sent the packet it quotes."""
+    if packet.icmp_type == ICMP_REDIRECT:
+        return Verdict.DROP_ICMP_TYPE
     embedded = parse_embedded(packet)
     if embedded is None:
         return Verdict.DROP_ICMP_BAD

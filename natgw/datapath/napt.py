@@ -1,7 +1,7 @@
 """The translator's decisions: which flow a packet belongs to, and which new flows may come to be (RFC 3022, 4787, 5382, 5508).
 
-Mappings are endpoint-independent: an internal address and port keep one external address and port whatever they talk to.
-Filtering is by flow: from outside, only what answers a packet from inside comes in, or what asks for a published port.
+What a mapping depends on, who may use it from outside and which port it gets is chosen: see `behaviour` and `allocation`.
+From outside comes in what belongs to a flow, what asks for a published port, and what the filtering lets to a mapping.
 
 Here nothing is sent and nothing is rewritten; `walk` does that with the leg it gets.
 """
@@ -9,10 +9,13 @@ Here nothing is sent and nothing is rewritten; `walk` does that with the leg it 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable
 
 from natgw.datapath import tcp_state
-from natgw.datapath.config import DatapathConfig, Publication, Timeouts
+from natgw.datapath.allocation import POLICIES, PortPolicy, PortRequest
+from natgw.datapath.behaviour import Dependence, NatBehaviour, NatConfig, Timeouts
+from natgw.datapath.config import DatapathConfig, Publication
 from natgw.datapath.port import Port
 from natgw.datapath.rewrite import prepare
 from natgw.datapath.sides import Bridge, Uplink
@@ -22,9 +25,16 @@ from natgw.errors import Conflict, NotFound
 from natgw.tables.flows import Flow, FlowTable, Leg, Mapping, Realm, leg_key
 from natgw.tables.neigh import Neighbour
 from natgw.tables.portpool import PortPool
-from natgw.wire.ipv4 import ICMP, ICMP_QUERIES, PROTOCOL_NUMBERS, TCP, UDP, Ipv4Packet
+from natgw.tables.ratelimit import ErrorLimiter
+from natgw.wire.ipv4 import ICMP, ICMP_ECHO, ICMP_ECHO_REPLY, PROTOCOL_NUMBERS, TCP, UDP, Ipv4Packet
 
 TRANSLATED = frozenset((ICMP, TCP, UDP))
+STREAM_AFTER_S = 2.0
+"""UDP that still goes both ways after this long is a stream (net/netfilter/nf_conntrack_proto_udp.c)."""
+_OVERLOAD_TRIES = 128
+_NO_LIMIT = 1e12
+_QUERY = NatBehaviour()
+"""ICMP queries: RFC 5508 REQ-1 to REQ-3."""
 
 Endpoint = tuple[int, bytes, int]
 """Protocol, address, port."""
@@ -38,10 +48,28 @@ class Napt:
         self.extras = extras
         self.flows = FlowTable(config.max_flows, self._ended)
         self._rng = random.Random(config.seed)
+        self._now = 0.0
         self._pools: dict[tuple[int, bytes], PortPool] = {}
+        self._overloaded: Counter[tuple[int, bytes]] = Counter()
+        """How many mappings share an external endpoint: its port is taken until the last of them ends."""
         # By host address and port; the address is None for "every address of the uplink".
         self._published: dict[tuple[int, bytes | None, int], Publication] = {}
         self._published_from: dict[Endpoint, Publication] = {}
+        self.configure(config.nat)
+
+    def configure(self, nat: NatConfig) -> None:
+        """Behave like this from now on: flows and mappings that exist stay as they are. Raises ValueError."""
+        if nat.allocation not in POLICIES:
+            raise ValueError(f"there is no port policy {nat.allocation!r}; there are {', '.join(POLICIES)}")
+        self.nat = nat
+        self._policy: PortPolicy = POLICIES[nat.allocation](self._rng)
+        self._behaviours = {TCP: nat.tcp, UDP: nat.udp, ICMP: _QUERY}
+        self._untranslated = [(int(net.network_address), int(net.netmask)) for net in nat.untranslated]
+        self._external = [address.packed for address in nat.external_addresses]
+        rate = nat.flows_per_host_per_s
+        self._new_flows = ErrorLimiter(self._now, rate=_NO_LIMIT, burst=_NO_LIMIT, host_rate=rate, host_burst=max(1.0, rate))
+        self.flows.inbound_refreshes = nat.refresh_inbound
+        self.flows.track_contacts(any(each.filtering is Dependence.ADDRESS_DEPENDENT for each in self._behaviours.values()))
 
     # -- lookups ---------------------------------------------------------------------------------------------------
 
@@ -50,14 +78,28 @@ class Napt:
         leg = realm.of(packet.protocol).get(leg_key(packet.src, packet.dst, packet.sport, packet.dport))
         # An ICMP identifier says nothing of who asks and who answers, so the type must fit the direction.
         if leg is not None and packet.protocol == ICMP:
-            asks = packet.icmp_type in ICMP_QUERIES
-            if asks != (leg is leg.flow.original):
-                return None
+            fits = ICMP_ECHO if leg is leg.flow.original else ICMP_ECHO_REPLY
+            return leg if packet.icmp_type == fits else None
         return leg
 
     def publication_at(self, protocol: int, address: bytes, port: int) -> Publication | None:
         """The published port at an address of the host, if there is one."""
         return self._published.get((protocol, address, port)) or self._published.get((protocol, None, port))
+
+    def is_untranslated(self, address: bytes) -> bool:
+        """Whether a destination is reached as it is (requirement C4)."""
+        number = int.from_bytes(address, "big")
+        return any(number & mask == network for network, mask in self._untranslated)
+
+    def admits(self, mapping: Mapping, packet: Ipv4Packet) -> bool:
+        """Whether the filtering lets a packet that belongs to no flow in, to a mapping (RFC 4787 section 5)."""
+        if packet.protocol == TCP and tcp_state.event_of(packet.tcp_flags) is not tcp_state.Event.SYN:
+            return False
+        filtering = self._behaviours[packet.protocol].filtering
+        if filtering is Dependence.ADDRESS_DEPENDENT:
+            return self.flows.has_contacted(mapping, packet.src)
+        # What depends on the port too is a flow, and would have been found.
+        return filtering is Dependence.ENDPOINT_INDEPENDENT
 
     # -- what a packet does to its flow ------------------------------------------------------------------------------
 
@@ -72,6 +114,8 @@ class Napt:
                 return False
             if state != flow.state:
                 self._enter(flow, state, now)
+        elif flow.protocol == UDP and not flow.state and flow.reply.packets and now - flow.created >= STREAM_AFTER_S:
+            self._become_stream(flow, now)
         leg.last = now
         leg.packets += 1
         leg.bytes += packet.total_length
@@ -79,10 +123,13 @@ class Napt:
 
     def _enter(self, flow: Flow, state: TcpState, now: float) -> None:
         flow.state = state
-        self.flows.set_timeout(flow, timeout_of(self.config.timeouts, TCP, state), now)
-        fast = state in tcp_state.FAST_STATES
-        for leg in (flow.original, flow.reply):
-            leg.fast = verdict_of(leg) if fast else 0
+        self.flows.set_timeout(flow, timeout_of(self.nat.timeouts, TCP, state), now)
+        _set_fast(flow, state in tcp_state.FAST_STATES)
+
+    def _become_stream(self, flow: Flow, now: float) -> None:
+        flow.state = UDP_STREAM
+        self.flows.set_timeout(flow, self.nat.timeouts.udp_stream_s, now)
+        _set_fast(flow, True)
 
     # -- new flows ---------------------------------------------------------------------------------------------------
 
@@ -92,10 +139,12 @@ class Napt:
         published = self._published_from.get((packet.protocol, packet.src, packet.sport))
         if published is not None and packet.protocol == TCP and not packet.tcp_flags & tcp_state.SYN:
             return self._resume_published(packet, published, bridge, uplink, hop, inside, now)
-        state = self._first_state(packet)
+        state = self._first_state(packet, now)
         if isinstance(state, Verdict):
             return state
-        mapping = self._mapping(packet.protocol, packet.src, packet.sport, uplink.source_for(hop.ip))
+        if self.nat.flows_per_host_per_s and not self._new_flows.allow(packet.src, now):
+            return Verdict.DROP_HOST_RATE
+        mapping = self._mapping(packet, uplink, hop)
         if isinstance(mapping, Verdict):
             return mapping
         address, port = mapping.external[:4], int.from_bytes(mapping.external[4:], "big")
@@ -109,7 +158,7 @@ class Napt:
     def inbound(self, packet: Ipv4Packet, publication: Publication, bridge: Bridge, uplink: Uplink, inside: Neighbour[Port],
                 hop: Neighbour[Port], now: float) -> Leg | Verdict:
         """A flow from outside to a published port; `inside` is the container's neighbour, `hop` the way back."""
-        state = self._first_state(packet)
+        state = self._first_state(packet, now)
         if isinstance(state, Verdict):
             return state
         target = publication.container_ip.packed
@@ -119,22 +168,23 @@ class Napt:
                     leg_key(packet.dst, packet.src, packet.dport, packet.sport), bridge.realm, hop)
         return self._add(Flow(packet.protocol, original, reply, None, bridge.name, "published"), state, now)
 
-    def hairpin(self, packet: Ipv4Packet, publication: Publication, bridge: Bridge, inside: Neighbour[Port],
-                back: Neighbour[Port], now: float) -> Leg | Verdict:
-        """A flow from a container to a published port of the host: the peer sees an external source (RFC 4787 REQ-9)."""
-        state = self._first_state(packet)
+    def mapped(self, packet: Ipv4Packet, mapping: Mapping, bridge: Bridge, uplink: Uplink, inside: Neighbour[Port],
+               hop: Neighbour[Port], now: float) -> Leg | Verdict:
+        """A flow from outside to a mapping whose filtering admits it."""
+        state = self._first_state(packet, now)
         if isinstance(state, Verdict):
             return state
-        mapping = self._mapping(packet.protocol, packet.src, packet.sport, packet.dst)
-        if isinstance(mapping, Verdict):
-            return mapping
-        address, port = mapping.external[:4], int.from_bytes(mapping.external[4:], "big")
-        target = publication.container_ip.packed
+        internal, port = mapping.internal[:4], int.from_bytes(mapping.internal[4:], "big")
         original = Leg(leg_key(packet.src, packet.dst, packet.sport, packet.dport),
-                       leg_key(address, target, port, publication.container_port), bridge.realm, inside)
-        reply = Leg(leg_key(target, address, publication.container_port, port),
-                    leg_key(packet.dst, packet.src, packet.dport, packet.sport), bridge.realm, back)
-        return self._add(Flow(packet.protocol, original, reply, mapping, bridge.name, "hairpin"), state, now)
+                       leg_key(packet.src, internal, packet.sport, port), uplink.realm, inside)
+        reply = Leg(leg_key(internal, packet.src, port, packet.sport),
+                    leg_key(packet.dst, packet.src, packet.dport, packet.sport), bridge.realm, hop)
+        flow = Flow(packet.protocol, original, reply, mapping, bridge.name, "inbound")
+        if packet.protocol == UDP and reply.key in bridge.realm.udp:
+            # The other way is taken: towards this remote the endpoint has another mapping. So this one only leads in.
+            prepare(original, UDP)
+            return original
+        return self._add(flow, state, now)
 
     def _resume_published(self, packet: Ipv4Packet, publication: Publication, bridge: Bridge, uplink: Uplink,
                           hop: Neighbour[Port], inside: Neighbour[Port], now: float) -> Leg | Verdict:
@@ -149,28 +199,72 @@ class Napt:
         added = self._add(Flow(TCP, original, reply, None, bridge.name, "published"), TcpState.ESTABLISHED, now)
         return reply if isinstance(added, Leg) else added
 
-    def _first_state(self, packet: Ipv4Packet) -> TcpState | Verdict:
+    def _first_state(self, packet: Ipv4Packet, now: float) -> TcpState | Verdict:
         """The state a new flow would begin in, or why its first packet begins nothing."""
+        self._now = now
         if self.flows.full:
             return Verdict.DROP_FLOWS_FULL
         if packet.protocol != TCP:
             return TcpState.NEW
         event = tcp_state.event_of(packet.tcp_flags)
         state = None if event is None else tcp_state.next_state(TcpState.NEW, Direction.ORIGINAL, event)
-        return Verdict.DROP_TCP_STATE if state is None else state
+        if state is None or (event is tcp_state.Event.ACK and not self.nat.pick_up):
+            return Verdict.DROP_TCP_STATE
+        return state
 
-    def _mapping(self, protocol: int, address: bytes, port: int, external: bytes) -> Mapping | Verdict:
-        """The mapping an internal endpoint has, or a new one at the address `external`."""
-        internal = address + port.to_bytes(2, "big")
-        mapping = self.flows.mapping_for(protocol, internal)
+    def _mapping(self, packet: Ipv4Packet, uplink: Uplink, hop: Neighbour[Port]) -> Mapping | Verdict:
+        """The mapping an internal endpoint has towards the packet's destination, or a new one."""
+        protocol, internal = packet.protocol, packet.src + packet.sport.to_bytes(2, "big")
+        behaviour = self._behaviours[protocol]
+        remote = packet.dst + packet.dport.to_bytes(2, "big")
+        scope = behaviour.mapping.scope(remote)
+        mapping = self.flows.mapping_for(protocol, internal, scope)
         if mapping is not None:
             return mapping
-        taken = self._pool(protocol, external).take(port)
-        if taken is None:
-            return Verdict.DROP_PORTS_EXHAUSTED
-        mapping = Mapping(protocol, internal, external + taken.to_bytes(2, "big"))
-        self.flows.add_mapping(mapping)
-        return mapping
+        if self.nat.ports_per_host and self.flows.mappings_of(packet.src) >= self.nat.ports_per_host:
+            return Verdict.DROP_HOST_PORTS
+        for address in self._external_for(packet, uplink, hop):
+            pool = self._pool(protocol, address)
+            pool.wake(self._now)
+            request = PortRequest(protocol, packet.src, packet.sport, address, packet.dst, packet.dport, self.nat.parity)
+            port = (self._overload(request, pool, uplink) if behaviour.overload else self._take(request, pool))
+            if port is not None:
+                mapping = Mapping(protocol, internal, address + port.to_bytes(2, "big"), scope, shared=behaviour.overload)
+                self.flows.add_mapping(mapping)
+                if mapping.shared:
+                    self._overloaded[protocol, mapping.external] += 1
+                return mapping
+        return Verdict.DROP_PORTS_EXHAUSTED
+
+    def _external_for(self, packet: Ipv4Packet, uplink: Uplink, hop: Neighbour[Port]) -> list[bytes]:
+        """The addresses to try. One if the host is paired with it, however long its ports last."""
+        usable = [address for address in self._external if uplink.owns(address)]
+        if not usable:
+            return [packet.dst if hop is uplink.loopback else uplink.source_for(hop.ip)]
+        if self.nat.paired:
+            return [usable[int.from_bytes(packet.src, "big") % len(usable)]]
+        self._rng.shuffle(usable)
+        return usable
+
+    def _take(self, request: PortRequest, pool: PortPool) -> int | None:
+        """The port the policy chooses, taken."""
+        if self.nat.port_rest_s and pool.take_back(request.internal_port, request.internal_address):
+            return request.internal_port
+        port = self._policy.choose(request, pool)
+        return port if port is not None and pool.take(port) else None
+
+    def _overload(self, request: PortRequest, pool: PortPool, uplink: Uplink) -> int | None:
+        """A port that no other flow to the same remote has, taken: the internal one if that can be."""
+        flows = uplink.realm.of(request.protocol)
+        span = pool.high - pool.low + 1
+        start = request.internal_port if request.internal_port in pool else pool.low + self._rng.randrange(span)
+        for step in range(min(span, _OVERLOAD_TRIES)):
+            port = pool.low + (start - pool.low + step) % span
+            key = leg_key(request.remote_address, request.external_address, request.remote_port, port)
+            external = request.external_address + port.to_bytes(2, "big")
+            if key not in flows and ((request.protocol, external) in self._overloaded or pool.take(port)):
+                return port
+        return None
 
     def _add(self, flow: Flow, state: TcpState, now: float) -> Leg | Verdict:
         """Enter a new flow and give its original leg. If its keys are taken, nothing is left of it."""
@@ -181,9 +275,13 @@ class Napt:
                 return Verdict.DROP_FLOW_COLLISION
         for leg in (flow.original, flow.reply):
             prepare(leg, protocol)
-            leg.fast = verdict_of(leg) if protocol != TCP or state in tcp_state.FAST_STATES else 0
-        flow.state = state
-        flow.timeout_s = timeout_of(self.config.timeouts, protocol, state)
+        timeouts = self.nat.timeouts
+        # Where a UDP stream lives longer, the slow path has to see it become one.
+        waits = protocol == UDP and timeouts.udp_stream_s != timeouts.udp_s
+        _set_fast(flow, not waits and (protocol != TCP or state in tcp_state.FAST_STATES))
+        # One that may go the fast way at once stays what it is, whatever stream timeout is configured later.
+        flow.state = UDP_STREAM if protocol == UDP and not waits else state
+        flow.timeout_s = timeout_of(timeouts, protocol, state)
         self.flows.add(flow, now)
         self.extras[Extra.FLOWS_CREATED] += 1
         return flow.original
@@ -195,10 +293,24 @@ class Napt:
         self._release_unused(flow.mapping)
 
     def _release_unused(self, mapping: Mapping | None) -> None:
-        if mapping is not None and mapping.flows == 0:
-            self.flows.drop_mapping(mapping)
-            external = mapping.external
-            self._pool(mapping.protocol, external[:4]).release(int.from_bytes(external[4:], "big"))
+        if mapping is None or mapping.flows:
+            return
+        self.flows.drop_mapping(mapping)
+        address, port = mapping.external[:4], int.from_bytes(mapping.external[4:], "big")
+        if mapping.shared:
+            self._overloaded[mapping.protocol, mapping.external] -= 1
+            if self._overloaded[mapping.protocol, mapping.external]:
+                return
+            del self._overloaded[mapping.protocol, mapping.external]
+        # A port that was published while a mapping had it stays taken.
+        if self.publication_at(mapping.protocol, address, port) is None:
+            rest_until = self._now + self.nat.port_rest_s if self.nat.port_rest_s and not mapping.shared else 0.0
+            self._pool(mapping.protocol, address).release(port, owner=mapping.internal[:4], rest_until=rest_until)
+
+    def expire(self, now: float) -> None:
+        """End what has been idle for its time."""
+        self._now = now
+        self.flows.expire(now)
 
     def end_flows_of(self, realm: Realm, address: bytes) -> None:
         """An internal address is gone: so are its flows, whichever side began them."""
@@ -231,7 +343,7 @@ class Napt:
         self._published_from[protocol, publication.container_ip.packed, publication.container_port] = publication
         for (pool_protocol, pool_address), pool in self._pools.items():
             if pool_protocol == protocol and address in (None, pool_address):
-                pool.reserve(port)
+                pool.take(port)
 
     def unpublish(self, publication: Publication) -> None:
         """Take a published port back; its flows end. Raises NotFound."""
@@ -240,39 +352,48 @@ class Napt:
         port = publication.host_port
         if self._published.pop((protocol, address, port), None) is None:
             raise NotFound(f"port {port}/{publication.protocol} is not published")
-        self._published_from.pop((protocol, publication.container_ip.packed, publication.container_port), None)
-        target = publication.container_ip.packed + publication.container_port.to_bytes(2, "big")
+        inside = (protocol, publication.container_ip.packed, publication.container_port)
+        self._published_from.pop(inside, None)
+        for other in self._published.values():
+            if (PROTOCOL_NUMBERS[other.protocol], other.container_ip.packed, other.container_port) == inside:
+                self._published_from[inside] = other
         for flow in self.flows:
-            if flow.kind != "outbound" and flow.protocol == protocol and _target(flow) == target:
-                self.flows.remove(flow)
+            if flow.kind == "published" and flow.protocol == protocol:
+                host_address, host_port = flow.original.key[4:8], int.from_bytes(flow.original.key[10:], "big")
+                if host_port == port and address in (None, host_address):
+                    self.flows.remove(flow)
         for (pool_protocol, pool_address), pool in self._pools.items():
             if pool_protocol == protocol and address in (None, pool_address) and pool.is_taken(port) \
-                    and self.flows.mapping_at(protocol, pool_address + port.to_bytes(2, "big")) is None:
+                    and self.flows.mapping_at(protocol, pool_address + port.to_bytes(2, "big")) is None \
+                    and (protocol, pool_address + port.to_bytes(2, "big")) not in self._overloaded:
                 pool.release(port)
 
     def _pool(self, protocol: int, address: bytes) -> PortPool:
         pool = self._pools.get((protocol, address))
         if pool is None:
             low, high = (0, 65535) if protocol == ICMP else self.config.port_range
-            pool = self._pools[protocol, address] = PortPool(low, high, self._rng)
+            pool = self._pools[protocol, address] = PortPool(low, high)
             for (published_protocol, published_address, port) in self._published:
                 if published_protocol == protocol and published_address in (None, address):
-                    pool.reserve(port)
+                    pool.take(port)
         return pool
 
 
-def _target(flow: Flow) -> bytes:
-    """The container endpoint that a published or hairpin flow goes to, 6 bytes."""
-    rewrite = flow.original.rewrite
-    return rewrite[4:8] + rewrite[10:12]
+def _set_fast(flow: Flow, fast: bool) -> None:
+    """Let the fast path translate a flow, or not. What loops back never is: it takes both its ways in one go."""
+    fast = fast and not any(leg.neighbour.is_loopback for leg in (flow.original, flow.reply))
+    for leg in (flow.original, flow.reply):
+        leg.fast = verdict_of(leg) if fast else 0
 
 
 def verdict_of(leg: Leg) -> Verdict:
     """What forwarding by this leg counts as."""
-    if leg.flow.kind == "hairpin":
-        return Verdict.TRANSLATED_HAIRPIN
     begins_inside = leg.flow.kind == "outbound"
     return Verdict.TRANSLATED_OUT if begins_inside == (leg is leg.flow.original) else Verdict.TRANSLATED_IN
+
+
+UDP_STREAM = 1
+"""The state of a UDP flow that has become a stream, or need not become one since it would live no longer; 0 before."""
 
 
 def timeout_of(timeouts: Timeouts, protocol: int, state: TcpState) -> float:
@@ -281,5 +402,11 @@ def timeout_of(timeouts: Timeouts, protocol: int, state: TcpState) -> float:
         return timeouts.udp_s
     if protocol == ICMP:
         return timeouts.icmp_s
-    established = state in (TcpState.ESTABLISHED, TcpState.CLOSE_WAIT)
-    return timeouts.tcp_established_s if established else timeouts.tcp_transitory_s
+    return float(getattr(timeouts, _TCP_TIMEOUTS[state]))
+
+
+_TCP_TIMEOUTS = {
+    TcpState.SYN_SENT: "tcp_syn_sent_s", TcpState.SYN_SENT2: "tcp_syn_sent_s", TcpState.SYN_RECV: "tcp_syn_recv_s",
+    TcpState.ESTABLISHED: "tcp_established_s", TcpState.FIN_WAIT: "tcp_fin_wait_s", TcpState.CLOSE_WAIT: "tcp_close_wait_s",
+    TcpState.LAST_ACK: "tcp_last_ack_s", TcpState.TIME_WAIT: "tcp_time_wait_s", TcpState.CLOSE: "tcp_close_s",
+}

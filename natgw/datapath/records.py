@@ -5,29 +5,33 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
+from natgw.datapath.napt import STREAM_AFTER_S
 from natgw.datapath.sides import Bridge
 from natgw.datapath.tcp_state import TcpState
 from natgw.tables.flows import Flow, Leg, Mapping
 from natgw.wire.ethernet import mac_text
-from natgw.wire.ipv4 import PROTOCOL_NAMES, TCP
+from natgw.wire.ipv4 import PROTOCOL_NAMES, TCP, UDP
 
 if TYPE_CHECKING:
     from natgw.datapath.core import Datapath
 
 Record = dict[str, object]
 
+HANDSHAKE_PACKETS = 3
+
 
 def flow_records(dp: Datapath, now: float) -> list[Record]:
     """One record a flow; `timeout_s` is what is left of its idle time."""
-    return [_flow(flow, now) for flow in dp.napt.flows]
+    return [_flow(dp, flow, now) for flow in dp.napt.flows]
 
 
-def _flow(flow: Flow, now: float) -> Record:
+def _flow(dp: Datapath, flow: Flow, now: float) -> Record:
     mapping = flow.mapping
     return {
         "protocol": PROTOCOL_NAMES[flow.protocol],
         "state": TcpState(flow.state).name if flow.protocol == TCP else _query_state(flow),
-        "timeout_s": max(0, round(flow.last + flow.timeout_s - now)),
+        "timeout_s": max(0, round(dp.napt.flows.last(flow) + flow.timeout_s - now)),
+        "assured": _assured(flow),
         "network": flow.network,
         "kind": flow.kind,
         "original": _leg(flow.original),
@@ -42,6 +46,19 @@ def _mapping(mapping: Mapping) -> Record:
 
 def _query_state(flow: Flow) -> str:
     return "REPLIED" if flow.reply.packets else "UNREPLIED"
+
+
+def _assured(flow: Flow) -> bool:
+    """Whether both sides have shown that they mean it, in nf_conntrack's sense: TCP that was established, UDP that still
+    goes on after a while. nf_conntrack calls an ICMP query never so."""
+    if not flow.reply.packets:
+        return False
+    if flow.protocol == UDP:
+        return max(flow.original.last, flow.reply.last) - flow.created >= STREAM_AFTER_S
+    if flow.state == TcpState.CLOSE:
+        # Its past is not kept, but a handshake and what ended it are more packets than a SYN and its refusal.
+        return flow.original.packets + flow.reply.packets > HANDSHAKE_PACKETS
+    return flow.protocol == TCP and flow.state >= TcpState.ESTABLISHED
 
 
 def _leg(leg: Leg) -> Record:

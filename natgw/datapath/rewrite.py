@@ -32,14 +32,20 @@ def prepare(leg: Leg, protocol: int) -> None:
 def translate(packet: Ipv4Packet, leg: Leg) -> None:
     """Rewrite addresses, ports, TTL and checksums in place. The TTL must be above 1."""
     buf = packet.buf
-    buf[L3 + 8] -= 1
-    _U16.pack_into(buf, L3 + 10, adjust(_U16.unpack_from(buf, L3 + 10)[0], leg.ip_delta))
-    buf[L3 + 12 : L3 + 20] = leg.rewrite[:8]
+    translate_addresses(packet, leg)
     if packet.protocol == ICMP:
         buf[packet.l4 + 4 : packet.l4 + 6] = leg.rewrite[8:10]
     else:
         buf[packet.l4 : packet.l4 + 4] = leg.rewrite[8:]
     _adjust_transport(packet, leg)
+
+
+def translate_addresses(packet: Ipv4Packet, leg: Leg) -> None:
+    """The IP header's part of it: all there is to do to a fragment that is not the first."""
+    buf = packet.buf
+    buf[L3 + 8] -= 1
+    _U16.pack_into(buf, L3 + 10, adjust(_U16.unpack_from(buf, L3 + 10)[0], leg.ip_delta))
+    buf[L3 + 12 : L3 + 20] = leg.rewrite[:8]
 
 
 def _adjust_transport(packet: Ipv4Packet, leg: Leg) -> None:
@@ -60,6 +66,13 @@ def decrement_ttl(packet: Ipv4Packet) -> None:
     """One hop without translation."""
     packet.buf[L3 + 8] -= 1
     _U16.pack_into(packet.buf, L3 + 10, adjust(_U16.unpack_from(packet.buf, L3 + 10)[0], TTL_DELTA))
+
+
+def increment_ttl(packet: Ipv4Packet) -> None:
+    """Take one hop back."""
+    packet.buf[L3 + 8] += 1
+    packet.ttl += 1
+    _U16.pack_into(packet.buf, L3 + 10, adjust(_U16.unpack_from(packet.buf, L3 + 10)[0], TTL_DELTA ^ 0xFFFF))
 
 
 def restore_embedded(message: bytearray, start: int, emitted: bytes, original: bytes) -> None:

@@ -7,6 +7,7 @@ ARP. The bridge adds learning and flooding; the uplink adds routes and the quest
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from ipaddress import IPv4Address
 
 from natgw.datapath.config import NetworkConfig, UplinkConfig
@@ -14,12 +15,23 @@ from natgw.datapath.port import ROUTE, Port
 from natgw.datapath.verdict import Extra
 from natgw.tables.fdb import Fdb, Learned
 from natgw.tables.flows import Realm
+from natgw.tables.fragments import FragmentTable
 from natgw.tables.neigh import Neighbour, NeighbourTable
 from natgw.tables.routes import RouteTable
 from natgw.wire.arp import ArpMessage, build_reply, build_request
 from natgw.wire.ethernet import BROADCAST, ETH, L3, TYPE_IPV4
 
 _TYPE_IPV4 = TYPE_IPV4.to_bytes(2, "big")
+
+LOOPBACK_MTU = 65535
+
+
+class NoWay(Enum):
+    """Why a packet cannot go."""
+
+    NO_ROUTE = "no route"
+    TABLE_FULL = "no room for another neighbour"
+
 
 Unresolved = Callable[["Side", Neighbour[Port], list[bytes]], None]
 
@@ -31,6 +43,7 @@ class Side:
         self.mac = mac
         self.realm = Realm()
         self.extras = extras
+        self.fragments = FragmentTable()
         self.neighbours: NeighbourTable[Port] = NeighbourTable(
             max_neighbours, self._send_request, lambda neighbour, frames: unresolved(self, neighbour, frames))
 
@@ -160,6 +173,10 @@ class Uplink(Side):
         self.port = port
         # In a shared namespace the host's own stack answers ARP for the address.
         self.answers = exclusive
+        self.loopback: Neighbour[Port] = Neighbour(bytes(4), 0.0)
+        """The way to natgw's own addresses, for what hairpins: out and in again."""
+        self.loopback.is_loopback = True
+        self.loopback.mtu = LOOPBACK_MTU
         self.apply(config)
 
     def apply(self, config: UplinkConfig) -> None:
@@ -169,6 +186,8 @@ class Uplink(Side):
         self.port.mtu = config.mtu
         self.port.shortcuts.clear()
         self.neighbours.clear()
+        self.loopback.macs = config.mac + config.mac
+        self.loopback.header = self.loopback.macs + _TYPE_IPV4
         self.addresses = [interface.ip.packed for interface in config.addresses]
         self.address_set = frozenset(self.addresses)
         self.local = self.address_set | {IPv4Address(address).packed for address in config.local_addresses}
@@ -192,6 +211,15 @@ class Uplink(Side):
             if address & mask == network:
                 return own
         return self.addresses[0]
+
+    def way_to(self, ip: bytes, now: float) -> Neighbour[Port] | NoWay:
+        """The neighbour that leads to an address."""
+        if ip in self.address_set:
+            return self.loopback
+        hop = self.routes.next_hop(ip)
+        if hop is None:
+            return NoWay.NO_ROUTE
+        return self.neighbours.resolve(hop, now) or NoWay.TABLE_FULL
 
     def ports_for(self, neighbour: Neighbour[Port], to_mac: bytes | None) -> list[Port]:
         return [self.port]

@@ -7,7 +7,11 @@ and change nothing.
 
     NEW -syn-> SYN_SENT -synack(reply)-> SYN_RECV -ack-> ESTABLISHED
     ESTABLISHED -fin-> FIN_WAIT -ack-> CLOSE_WAIT -fin(other side)-> LAST_ACK -ack-> TIME_WAIT
-    any -rst-> CLOSE; SYN_SENT -syn(reply)-> SYN_SENT2 (simultaneous open) -synack-> SYN_RECV
+    any -rst-> CLOSE -ack-> ESTABLISHED; SYN_SENT -syn(reply)-> SYN_SENT2 (simultaneous open) -synack-> SYN_RECV
+
+A gateway cannot tell whether a host believes a RST (one outside its window it must ignore, RFC 9293 section 3.5.3). So a
+RST passes and the flow is CLOSE, with a short time to live; if the hosts just go on, so does the flow (RFC 7857 section
+2.2, which keeps it for 4 minutes; requirement T6).
 """
 
 from __future__ import annotations
@@ -69,7 +73,7 @@ _ORIGINAL: dict[Event, dict[TcpState, TcpState]] = {
     # An ACK in NEW is a conversation older than the gateway, picked up (requirement T7).
     Event.ACK: {_S.NEW: _S.ESTABLISHED, _S.SYN_RECV: _S.ESTABLISHED, _S.ESTABLISHED: _S.ESTABLISHED,
                 _S.FIN_WAIT: _S.CLOSE_WAIT, _S.CLOSE_WAIT: _S.CLOSE_WAIT, _S.LAST_ACK: _S.TIME_WAIT,
-                _S.TIME_WAIT: _S.TIME_WAIT, _S.CLOSE: _S.CLOSE},
+                _S.TIME_WAIT: _S.TIME_WAIT, _S.CLOSE: _S.ESTABLISHED},
 }
 _REPLY: dict[Event, dict[TcpState, TcpState]] = {
     Event.SYN: {_S.SYN_SENT: _S.SYN_SENT2, _S.SYN_SENT2: _S.SYN_SENT2},
@@ -77,7 +81,8 @@ _REPLY: dict[Event, dict[TcpState, TcpState]] = {
     Event.FIN: {_S.SYN_RECV: _S.FIN_WAIT, _S.ESTABLISHED: _S.FIN_WAIT, _S.FIN_WAIT: _S.LAST_ACK, _S.CLOSE_WAIT: _S.LAST_ACK,
                 _S.LAST_ACK: _S.LAST_ACK, _S.TIME_WAIT: _S.TIME_WAIT, _S.CLOSE: _S.CLOSE},
     Event.ACK: {_S.SYN_RECV: _S.SYN_RECV, _S.ESTABLISHED: _S.ESTABLISHED, _S.FIN_WAIT: _S.CLOSE_WAIT,
-                _S.CLOSE_WAIT: _S.CLOSE_WAIT, _S.LAST_ACK: _S.TIME_WAIT, _S.TIME_WAIT: _S.TIME_WAIT, _S.CLOSE: _S.CLOSE},
+                _S.CLOSE_WAIT: _S.CLOSE_WAIT, _S.LAST_ACK: _S.TIME_WAIT, _S.TIME_WAIT: _S.TIME_WAIT,
+                _S.CLOSE: _S.ESTABLISHED},
 }
 _RST: dict[TcpState, TcpState] = {state: _S.CLOSE for state in TcpState if state is not _S.NEW}
 

@@ -29,6 +29,10 @@ class Verdict(IntEnum):
     """Handed to the host by way of natgw0, or left to it on the uplink."""
     ECHO_ANSWERED = auto()
     QUEUED = auto()
+    HELD = auto()
+    """An unsolicited SYN that waits for one that crosses it."""
+    FRAGMENT_WAITS = auto()
+    """A fragment that came before the first of its packet."""
     FRAGMENTED = auto()
     ICMP_TIME_EXCEEDED = auto()
     ICMP_UNREACHABLE = auto()
@@ -62,6 +66,11 @@ class Verdict(IntEnum):
     DROP_NO_MAPPING = auto()
     DROP_FILTERED = auto()
     DROP_PORTS_EXHAUSTED = auto()
+    DROP_HOST_PORTS = auto()
+    """The host has as many mappings as one host may have."""
+    DROP_HOST_RATE = auto()
+    """The host begins flows faster than one host may."""
+    DROP_HAIRPIN = auto()
     DROP_FLOWS_FULL = auto()
     DROP_FLOW_COLLISION = auto()
     DROP_TCP_STATE = auto()
@@ -93,6 +102,10 @@ class Extra(IntEnum):
     SPLIT_SUPERFRAMES = auto()
     """Superframes cut in software by the datapath, to fragment or refuse their packets one by one."""
     QUEUE_DROPPED = auto()
+    FRAGMENTS_LOST = auto()
+    """Fragments that waited for the first of their packet in vain."""
+    SYN_REFUSED = auto()
+    """Held SYNs that were answered with an ICMP error in the end."""
     ARP_REQUESTS = auto()
     FDB_FULL = auto()
     FLOWS_CREATED = auto()

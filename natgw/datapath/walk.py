@@ -4,7 +4,9 @@
       to_gateway  ARP for the gateway; IPv4 goes on
         route     what is addressed to the gateway or the host goes to the host; the rest goes out, translated
     from_uplink   ARP for the uplink; IPv4 to one of its addresses goes on
-        deliver   a reply is translated back, a published port is forwarded, anything else is the host's or is dropped
+        deliver   a reply is translated back, a published port is forwarded, a mapping is asked whether it admits the packet;
+                  anything else is the host's or is dropped
+    loop_back     what one container sends to another's external endpoint goes out and comes in again, in one go
 
 The fast path (`fastpath.py`) is this walk with every answer remembered; it must never decide otherwise.
 """
@@ -13,25 +15,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from natgw.datapath import tcp_state
 from natgw.datapath.config import Publication
-from natgw.datapath.forward import answer_echo, forward, refuse, send_by
+from natgw.datapath.forward import answer_echo, forward, forward_later_fragment, refuse, send_by
 from natgw.datapath.icmp_errors import translate_error
 from natgw.datapath.napt import TRANSLATED
 from natgw.datapath.port import ROUTE, Port
-from natgw.datapath.rewrite import decrement_ttl
-from natgw.datapath.sides import Bridge, Uplink
+from natgw.datapath.rewrite import decrement_ttl, increment_ttl
+from natgw.datapath.sides import Bridge, NoWay, Side, Uplink
 from natgw.datapath.verdict import MALFORMED_VERDICTS, Extra, Verdict
 from natgw.tables.fdb import Learned
-from natgw.tables.flows import Leg
+from natgw.tables.flows import Leg, Mapping, leg_key
+from natgw.tables.neigh import Neighbour
 from natgw.wire import icmp
 from natgw.wire.arp import REPLY, parse_arp
 from natgw.wire.ethernet import ETH, L3, TYPE_ARP, TYPE_IPV4, ZERO_MAC, is_group, is_link_reserved
-from natgw.wire.ipv4 import ICMP, ICMP_ECHO, ICMP_TIME_EXCEEDED, ICMP_UNREACHABLE, Ipv4Packet, Malformed, parse_ipv4
+from natgw.wire.ipv4 import ICMP, ICMP_ECHO, ICMP_TIME_EXCEEDED, ICMP_UNREACHABLE, TCP, Ipv4Packet, Malformed, parse_ipv4
 from natgw.wire.segment import CannotSegment, limit_segment_bytes, superframe_headers
 from natgw.wire.vnet import GSO_TCPV4, GSO_TCPV6
 
 if TYPE_CHECKING:
     from natgw.datapath.core import Datapath
+
+
+EXHAUSTED = frozenset((Verdict.DROP_PORTS_EXHAUSTED, Verdict.DROP_HOST_PORTS, Verdict.DROP_HOST_RATE, Verdict.DROP_FLOWS_FULL))
+"""What its sender is told as "administratively prohibited" (RFC 5508 REQ-8)."""
 
 
 def from_bridge(dp: Datapath, port: Port, bridge: Bridge, buf: bytearray, n: int, now: float) -> Verdict:
@@ -100,7 +108,7 @@ def _fits(dp: Datapath, buf: bytearray, n: int, mtu: int) -> bool:
         return False
     if (buf[4] | buf[5] << 8) + headers <= mtu:
         return True
-    if kind not in (GSO_TCPV4, GSO_TCPV6):
+    if kind not in (GSO_TCPV4, GSO_TCPV6) or headers >= mtu:
         return False
     dp.extras[Extra.RESIZED_SUPERFRAMES] += 1
     limit_segment_bytes(buf, mtu - headers)
@@ -149,14 +157,22 @@ def route(dp: Datapath, bridge: Bridge, packet: Ipv4Packet, now: float) -> Verdi
         return Verdict.DROP_MARTIAN_DESTINATION
     if uplink is None or not uplink.addresses:
         return refuse(dp, bridge, packet, ICMP_UNREACHABLE, icmp.UNREACHABLE_NET, now, Verdict.DROP_NO_UPLINK)
-    if packet.is_fragment:
-        return Verdict.DROP_FRAGMENT
+    if dp.napt.is_untranslated(packet.dst):
+        return _route_on(dp, bridge, packet, uplink.way_to(packet.dst, now), now)
     if packet.protocol not in TRANSLATED or packet.is_icmp_error:
         return Verdict.DROP_PROTOCOL
+    if packet.fragment_offset:
+        return forward_later_fragment(dp, bridge, packet, now)
+    return _translate_outbound(dp, bridge, uplink, packet, now)
+
+
+def _translate_outbound(dp: Datapath, bridge: Bridge, uplink: Uplink, packet: Ipv4Packet, now: float) -> Verdict:
     leg = dp.napt.leg_of(bridge.realm, packet)
     if leg is None:
         begun = _begin_outbound(dp, bridge, uplink, packet, now)
         if isinstance(begun, Verdict):
+            if begun in EXHAUSTED:
+                refuse(dp, bridge, packet, ICMP_UNREACHABLE, icmp.UNREACHABLE_FILTERED, now, begun)
             return begun
         leg = begun
     return forward(dp, leg, packet, now, bridge)
@@ -165,42 +181,63 @@ def route(dp: Datapath, bridge: Bridge, packet: Ipv4Packet, now: float) -> Verdi
 def _begin_outbound(dp: Datapath, bridge: Bridge, uplink: Uplink, packet: Ipv4Packet, now: float) -> Leg | Verdict:
     if packet.protocol == ICMP and packet.icmp_type != ICMP_ECHO:
         return Verdict.DROP_ICMP_TYPE
-    hop_ip = uplink.routes.next_hop(packet.dst)
-    if hop_ip is None:
+    hop = uplink.way_to(packet.dst, now)
+    if hop is NoWay.NO_ROUTE:
         return refuse(dp, bridge, packet, ICMP_UNREACHABLE, icmp.UNREACHABLE_NET, now, Verdict.DROP_NO_ROUTE)
     if packet.ttl <= 1:
         return refuse(dp, bridge, packet, ICMP_TIME_EXCEEDED, 0, now, Verdict.DROP_TTL)
-    hop = uplink.neighbours.resolve(hop_ip, now)
     inside = bridge.neighbours.resolve(packet.src, now)
-    if hop is None or inside is None:
+    if isinstance(hop, NoWay) or inside is None:
         return Verdict.DROP_NEIGHBOURS_FULL
-    return dp.napt.outbound(packet, bridge, uplink, hop, inside, now)
+    leg = dp.napt.outbound(packet, bridge, uplink, hop, inside, now)
+    if isinstance(leg, Leg):
+        # Should the other half of a simultaneous open be waiting, this is what it waited for.
+        dp.held.forget(leg.flow.reply.key)
+    return leg
 
 
 def _to_local(dp: Datapath, bridge: Bridge, packet: Ipv4Packet, now: float) -> Verdict:
-    """To an address of the host: a published port is a hairpin, any other is the host itself."""
+    """To an address of the host: what is natgw's of it hairpins (RFC 4787 REQ-9), anything else is the host itself."""
     uplink = dp.uplink
-    if uplink is None or not uplink.owns(packet.dst) or packet.protocol not in TRANSLATED or packet.is_fragment:
+    if uplink is None or not uplink.owns(packet.dst) or packet.protocol not in TRANSLATED:
         return to_host(bridge, packet)
-    leg = dp.napt.leg_of(bridge.realm, packet)
-    if leg is None:
-        publication = dp.napt.publication_at(packet.protocol, packet.dst, packet.dport)
-        if publication is None or packet.protocol == ICMP:
-            if dp.config.exclusive:
-                return Verdict.DROP_NO_MAPPING
+    if packet.fragment_offset:
+        if bridge.fragments.leader(packet.fragment_key, now) is None and not dp.config.exclusive:
             return to_host(bridge, packet)
-        target = dp.bridge_of(publication.container_ip.packed)
-        if target is None:
-            return Verdict.DROP_NO_MAPPING
-        inside = target.neighbours.resolve(publication.container_ip.packed, now)
-        back = bridge.neighbours.resolve(packet.src, now)
-        if inside is None or back is None:
-            return Verdict.DROP_NEIGHBOURS_FULL
-        begun = dp.napt.hairpin(packet, publication, target, inside, back, now)
-        if isinstance(begun, Verdict):
-            return begun
-        leg = begun
-    return forward(dp, leg, packet, now, bridge)
+        return forward_later_fragment(dp, bridge, packet, now)
+    if packet.protocol == ICMP:
+        return _ping(dp, bridge, packet, now) if dp.config.exclusive else to_host(bridge, packet)
+    if not _is_natgws(dp, bridge, packet):
+        return to_host(bridge, packet)
+    if not dp.napt.nat.hairpin and dp.napt.publication_at(packet.protocol, packet.dst, packet.dport) is None:
+        return Verdict.DROP_HAIRPIN
+    return _translate_outbound(dp, bridge, uplink, packet, now)
+
+
+def _ping(dp: Datapath, side: Side, packet: Ipv4Packet, now: float) -> Verdict:
+    """An ICMP query of an address that natgw alone has. What comes in fragments is not put together, and so not answered."""
+    if packet.icmp_type != ICMP_ECHO:
+        return Verdict.DROP_NO_MAPPING
+    return Verdict.DROP_FRAGMENT if packet.is_fragment else answer_echo(dp, side, packet, now)
+
+
+def _is_natgws(dp: Datapath, bridge: Bridge, packet: Ipv4Packet) -> bool:
+    """Whether an endpoint at one of the uplink's addresses is natgw's, not the host's."""
+    napt, (low, high) = dp.napt, dp.config.port_range
+    external = packet.dst + packet.dport.to_bytes(2, "big")
+    return (dp.config.exclusive or low <= packet.dport <= high
+            or napt.publication_at(packet.protocol, packet.dst, packet.dport) is not None
+            or napt.flows.mapping_at(packet.protocol, external) is not None
+            or napt.leg_of(bridge.realm, packet) is not None)
+
+
+def loop_back(dp: Datapath, uplink: Uplink, packet: Ipv4Packet, now: float) -> Verdict:
+    """Take in what was just translated outward, to one of natgw's own addresses; the hop between counts for nothing."""
+    increment_ttl(packet)
+    verdict = deliver(dp, uplink, packet, now)
+    if verdict is Verdict.TO_HOST:
+        return Verdict.DROP_NO_MAPPING
+    return Verdict.TRANSLATED_HAIRPIN if verdict is Verdict.TRANSLATED_IN else verdict
 
 
 def to_host(bridge: Bridge, packet: Ipv4Packet) -> Verdict:
@@ -213,13 +250,19 @@ def to_host(bridge: Bridge, packet: Ipv4Packet) -> Verdict:
 
 def _route_back(dp: Datapath, bridge: Bridge, packet: Ipv4Packet, now: float) -> Verdict:
     """From the bridge to the bridge by way of the gateway: a container with a narrower netmask than the network."""
+    return _route_on(dp, bridge, packet, bridge.neighbours.resolve(packet.dst, now) or NoWay.TABLE_FULL, now)
+
+
+def _route_on(dp: Datapath, side: Side, packet: Ipv4Packet, way: Neighbour[Port] | NoWay, now: float) -> Verdict:
+    """Send a packet on as it is, but for its TTL."""
+    if way is NoWay.NO_ROUTE:
+        return refuse(dp, side, packet, ICMP_UNREACHABLE, icmp.UNREACHABLE_NET, now, Verdict.DROP_NO_ROUTE)
     if packet.ttl <= 1:
-        return refuse(dp, bridge, packet, ICMP_TIME_EXCEEDED, 0, now, Verdict.DROP_TTL)
-    neighbour = bridge.neighbours.resolve(packet.dst, now)
-    if neighbour is None:
+        return refuse(dp, side, packet, ICMP_TIME_EXCEEDED, 0, now, Verdict.DROP_TTL)
+    if isinstance(way, NoWay):
         return Verdict.DROP_NEIGHBOURS_FULL
     decrement_ttl(packet)
-    return send_by(dp, neighbour, packet, Verdict.ROUTED)
+    return send_by(dp, way, packet, Verdict.ROUTED)
 
 
 def from_uplink(dp: Datapath, uplink: Uplink, buf: bytearray, n: int, now: float) -> Verdict:
@@ -244,6 +287,9 @@ def from_uplink(dp: Datapath, uplink: Uplink, buf: bytearray, n: int, now: float
     if isinstance(packet, Malformed):
         return MALFORMED_VERDICTS[packet]
     if not uplink.owns(packet.dst):
+        bridge = dp.bridge_of(packet.dst)
+        if bridge is not None and dp.napt.is_untranslated(packet.src):
+            return _route_on(dp, uplink, packet, bridge.neighbours.resolve(packet.dst, now) or NoWay.TABLE_FULL, now)
         return Verdict.TO_HOST if dp.is_local(packet.dst) and not dp.config.exclusive else Verdict.DROP_NOT_FOR_US
     if packet.src == packet.dst:
         return Verdict.DROP_LAND
@@ -257,8 +303,8 @@ def deliver(dp: Datapath, uplink: Uplink, packet: Ipv4Packet, now: float) -> Ver
     shared = not dp.config.exclusive
     if packet.protocol not in TRANSLATED:
         return Verdict.TO_HOST if shared else Verdict.DROP_PROTOCOL
-    if packet.is_fragment:
-        return Verdict.DROP_FRAGMENT
+    if packet.fragment_offset:
+        return forward_later_fragment(dp, uplink, packet, now)
     if packet.is_icmp_error:
         verdict = translate_error(dp, uplink.realm, packet, now)
         return Verdict.TO_HOST if verdict is Verdict.DROP_ICMP_NO_FLOW and shared else verdict
@@ -266,33 +312,55 @@ def deliver(dp: Datapath, uplink: Uplink, packet: Ipv4Packet, now: float) -> Ver
     if leg is not None:
         return forward(dp, leg, packet, now, uplink)
     publication = dp.napt.publication_at(packet.protocol, packet.dst, packet.dport)
-    if publication is not None and packet.protocol != ICMP:
-        begun = _begin_inbound(dp, uplink, publication, packet, now)
-        return begun if isinstance(begun, Verdict) else forward(dp, begun, packet, now, uplink)
     if packet.protocol == ICMP:
         if shared:
             return Verdict.TO_HOST
-        return answer_echo(dp, uplink, packet, now) if packet.icmp_type == ICMP_ECHO else Verdict.DROP_NO_MAPPING
+        return _ping(dp, uplink, packet, now)
+    mapping = dp.napt.flows.mapping_at(packet.protocol, packet.dst + packet.dport.to_bytes(2, "big"))
+    behind = publication or (mapping if mapping is not None and dp.napt.admits(mapping, packet) else None)
+    if behind is not None:
+        begun = _begin_inbound(dp, uplink, packet, behind, now)
+        return begun if isinstance(begun, Verdict) else forward(dp, begun, packet, now, uplink)
     low, high = dp.config.port_range
     if shared and not low <= packet.dport <= high:
         return Verdict.TO_HOST
-    external = packet.dst + packet.dport.to_bytes(2, "big")
-    return Verdict.DROP_NO_MAPPING if dp.napt.flows.mapping_at(packet.protocol, external) is None else Verdict.DROP_FILTERED
+    return _hold(dp, packet, now) or (Verdict.DROP_NO_MAPPING if mapping is None else Verdict.DROP_FILTERED)
 
 
-def _begin_inbound(dp: Datapath, uplink: Uplink, publication: Publication, packet: Ipv4Packet, now: float) -> Leg | Verdict:
-    target = publication.container_ip.packed
+def _begin_inbound(dp: Datapath, uplink: Uplink, packet: Ipv4Packet, behind: Publication | Mapping,
+                   now: float) -> Leg | Verdict:
+    """A flow from outside to a published port or to a mapping."""
+    target = behind.container_ip.packed if isinstance(behind, Publication) else behind.internal[:4]
     bridge = dp.bridge_of(target)
-    hop_ip = uplink.routes.next_hop(packet.src)
     if bridge is None:
         return Verdict.DROP_NO_MAPPING
-    if hop_ip is None:
+    hop = uplink.way_to(packet.src, now)
+    if hop is NoWay.NO_ROUTE:
         return Verdict.DROP_NO_ROUTE
     if packet.ttl <= 1:
         return refuse(dp, uplink, packet, ICMP_TIME_EXCEEDED, 0, now, Verdict.DROP_TTL)
     inside = bridge.neighbours.resolve(target, now)
-    hop = uplink.neighbours.resolve(hop_ip, now)
-    if inside is None or hop is None:
+    if isinstance(hop, NoWay) or inside is None:
         return Verdict.DROP_NEIGHBOURS_FULL
-    return dp.napt.inbound(packet, publication, bridge, uplink, inside, hop, now)
+    if isinstance(behind, Publication):
+        return dp.napt.inbound(packet, behind, bridge, uplink, inside, hop, now)
+    return dp.napt.mapped(packet, behind, bridge, uplink, inside, hop, now)
 
+
+def _hold(dp: Datapath, packet: Ipv4Packet, now: float) -> Verdict | None:
+    """Let an unsolicited SYN wait (RFC 5382 REQ-4); None for anything else."""
+    hold_s = dp.napt.nat.hold_syn_s
+    if not hold_s or packet.protocol != TCP or tcp_state.event_of(packet.tcp_flags) is not tcp_state.Event.SYN:
+        return None
+    key = leg_key(packet.src, packet.dst, packet.sport, packet.dport)
+    dp.held.hold(key, bytes(memoryview(packet.buf)[: packet.end]), now + hold_s)
+    return Verdict.HELD
+
+
+def refuse_held(dp: Datapath, uplink: Uplink, now: float) -> None:
+    """Tell the senders of SYNs that waited in vain (ICMP 3/3)."""
+    for frame in dp.held.due(now):
+        packet = parse_ipv4(bytearray(frame), len(frame))
+        if isinstance(packet, Ipv4Packet):
+            refuse(dp, uplink, packet, ICMP_UNREACHABLE, icmp.UNREACHABLE_PORT, now, Verdict.DROP_NO_MAPPING)
+            dp.extras[Extra.SYN_REFUSED] += 1

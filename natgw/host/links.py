@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import secrets
 import socket
 from collections.abc import Iterator
@@ -48,9 +49,12 @@ SOCKET_BUFFER_BYTES = 8 << 20
 
 
 class Link:
-    """An open link. `name` is the device on natgw's side (for a tap, which has one end only, the name natgw gave it)."""
+    """An open link. `name` is the device on natgw's side (for a tap, which has one end only, the name natgw gave it).
 
-    def __init__(self, name: str, kind: str, fd: int, mtu: int, mac: bytes, *, offload: bool, handle: Any,
+    `offload`: it gives and takes superframes and checksums to be completed; `udp_offload`: superframes of UDP too.
+    """
+
+    def __init__(self, name: str, kind: str, fd: int, mtu: int, mac: bytes, *, offload: bool, udp_offload: bool, handle: Any,
                  delete: str | None = None) -> None:
         self.name = name
         self.kind = kind
@@ -58,6 +62,7 @@ class Link:
         self.mtu = mtu
         self.mac = mac
         self.offload = offload
+        self.udp_offload = udp_offload
         self._handle = handle
         self._delete = delete
 
@@ -72,10 +77,11 @@ class Link:
 
 
 def open_tap(name: str, *, offload: bool) -> tuple[Any, bool]:
-    """A new tap with the offload header, non-blocking; and whether it takes superframes of every kind. Raises NatgwError.
+    """A new tap with the offload header, non-blocking; and whether it takes superframes of UDP. Raises NatgwError.
 
-    A kernel before 6.2 knows none of UDP: its tap still gives TCP superframes, but what goes into it is segmented by natgw.
+    A kernel before 6.2 knows none of UDP: natgw makes none then, and cuts those that come by another link.
     """
+    udp_offload = offload
     try:
         device = _new_device(name)
     except FileNotFoundError:
@@ -91,11 +97,17 @@ def open_tap(name: str, *, offload: bool) -> tuple[Any, bool]:
             fcntl.ioctl(device.fileno(), TUNSETOFFLOAD, OFFLOADS | UDP_OFFLOADS)
         except OSError:
             fcntl.ioctl(device.fileno(), TUNSETOFFLOAD, OFFLOADS)
-            offload = False
+            udp_offload = False
     else:
         fcntl.ioctl(device.fileno(), TUNSETOFFLOAD, 0)
     os.set_blocking(device.fileno(), False)
-    return device, offload
+    return device, udp_offload
+
+
+def kernel_knows_udp_superframes(release: str | None = None) -> bool:
+    """Whether packet sockets do: VIRTIO_NET_HDR_GSO_UDP_L4 came with Linux 6.2, and only the release tells."""
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release if release is None else release)
+    return found is not None and (int(found[1]), int(found[2])) >= (6, 2)
 
 
 def _new_device(name: str) -> Any:
@@ -113,7 +125,7 @@ def _new_device(name: str) -> Any:
 
 def create_host_tap(name: str, mac: bytes, address: IPv4Interface, mtu: int, *, offload: bool = True) -> Link:
     """The host's own port: a tap in this namespace, addressed and up. Raises Conflict if the name is taken."""
-    device, offload = open_tap(name, offload=offload)
+    device, udp_offload = open_tap(name, offload=offload)
     try:
         with _configuring(name), netlink() as ipr:
             _quiet_ipv6(name)
@@ -125,7 +137,7 @@ def create_host_tap(name: str, mac: bytes, address: IPv4Interface, mtu: int, *, 
     except BaseException:
         device.close()
         raise
-    return Link(name, "tap", device.fileno(), mtu, mac, offload=offload, handle=device)
+    return Link(name, "tap", device.fileno(), mtu, mac, offload=offload, udp_offload=udp_offload, handle=device)
 
 
 def create_container_tap(netns: str, *, ifname: str = "eth0", mac: bytes, address: IPv4Interface,
@@ -133,14 +145,14 @@ def create_container_tap(netns: str, *, ifname: str = "eth0", mac: bytes, addres
     """A tap whose device is `ifname` in the namespace at `netns`. Raises Conflict if there is one of that name."""
     temporary = f"ngt{secrets.token_hex(5)}"
     _check_free(netns, ifname)
-    device, offload = open_tap(temporary, offload=offload)
+    device, udp_offload = open_tap(temporary, offload=offload)
     try:
         _move(temporary, netns)
         run_inside(netns, configure_inside, temporary, ifname, mac, address, gateway, mtu)
     except BaseException:
         device.close()
         raise
-    return Link(temporary, "tap", device.fileno(), mtu, mac, offload=offload, handle=device)
+    return Link(temporary, "tap", device.fileno(), mtu, mac, offload=offload, udp_offload=udp_offload, handle=device)
 
 
 def create_container_veth(netns: str, *, ifname: str = "eth0", mac: bytes, address: IPv4Interface,
@@ -164,14 +176,16 @@ def create_container_veth(netns: str, *, ifname: str = "eth0", mac: bytes, addre
     except BaseException:
         interfaces.delete_link(host_name)
         raise
-    return Link(host_name, "veth", handle.fileno(), mtu, mac, offload=offload, handle=handle, delete=host_name)
+    return Link(host_name, "veth", handle.fileno(), mtu, mac, offload=offload,
+                udp_offload=offload and kernel_knows_udp_superframes(), handle=handle, delete=host_name)
 
 
 def open_uplink(ifname: str) -> Link:
     """A packet socket on an interface that is there. Raises NotFound."""
     state = interfaces.read_uplink(ifname)
     handle = open_packet_socket(ifname)
-    return Link(ifname, "packet", handle.fileno(), state.mtu, state.mac, offload=True, handle=handle)
+    return Link(ifname, "packet", handle.fileno(), state.mtu, state.mac, offload=True,
+                udp_offload=kernel_knows_udp_superframes(), handle=handle)
 
 
 def open_packet_socket(ifname: str) -> socket.socket:

@@ -4,8 +4,9 @@ All link descriptors are in one epoll set of our own, and the event loop watches
 every link that has something, asks again while there is more, and goes back to the loop after a bounded amount of work; and an
 error on one descriptor is ours to judge (a link that is down for a moment is not a link that is gone).
 
-Each port is read until it is empty or has had its share of the wake-up, then the datapath is flushed: nothing it holds back
-outlives the batch it came in.
+Each port is read until it is empty or has had its turn, then the datapath is flushed: nothing it holds back outlives the
+turn it came in. How long a turn is follows what the port had to give before: finding out that a port is empty costs a
+system call and an exception, and the next question to all ports, which is asked anyway, tells it too.
 """
 
 from __future__ import annotations
@@ -21,11 +22,19 @@ from typing import Protocol
 
 from natgw.datapath import Datapath, Port
 from natgw.wire.segment import CannotSegment, segments
+from natgw.wire.vnet import GSO_ECN, GSO_UDP_L4, NEEDS_CSUM
 
 FRAMES_PER_TURN = 64
-"""Frames read from one port before the next one has its turn."""
-ROUNDS_PER_WAKEUP = 8
-"""Rounds over the ready ports before the event loop has its turn (API, timers)."""
+"""Frames read from one port, at most, before the next one has its turn."""
+SLICE_S = 0.002
+"""How long frames are served before the event loop has its turn (API, timers)."""
+LINGER_S = 50e-6
+"""How long after the last frame the pump asks again before it sleeps.
+
+An answer is often some microseconds away: the other end has just been handed a frame. Going to sleep and being woken costs
+more than that, and where the processor halts in between, several times more. Asking costs only time that nobody else wants,
+since every time round it is offered to the other processes (sched_yield).
+"""
 BUFFER_BYTES = 10 + 14 + 65535 + 64
 """The largest frame with its offload header, and a little, so that a fixed-size unpack never runs off the end."""
 
@@ -39,19 +48,21 @@ class PumpedLink(Protocol):
     kind: str
     fd: int
     offload: bool
+    udp_offload: bool
 
 
 OnLost = Callable[[Port, OSError], None]
 
 
 class _Entry:
-    __slots__ = ("fd", "link", "on_lost", "port")
+    __slots__ = ("fd", "link", "on_lost", "port", "turn")
 
     def __init__(self, port: Port, link: PumpedLink, on_lost: OnLost) -> None:
         self.fd = link.fd
         self.port = port
         self.link = link
         self.on_lost = on_lost
+        self.turn = 1
 
 
 class Pump:
@@ -98,38 +109,48 @@ class Pump:
     def transmitter(self, link: PumpedLink) -> Callable[[memoryview], None]:
         """The function that writes frames to a link; what cannot be written is dropped and counted, as on any wire."""
         counters = self._counters[link.fd] = [0, 0, 0, 0]
-        if link.offload:
-            return _plain_writer(link.fd, counters)
-        return _segmenting_writer(link.fd, counters)
+        if not link.offload:
+            return _segmenting_writer(link.fd, counters, _needs_work)
+        if not link.udp_offload:
+            return _segmenting_writer(link.fd, counters, _is_udp_superframe)
+        return _plain_writer(link.fd, counters)
 
     # -- wake-ups ------------------------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
-        now = self._clock()
-        poll = self._epoll.poll
-        for _ in range(ROUNDS_PER_WAKEUP):
+        clock, poll, entries = self._clock, self._epoll.poll, self._entries
+        now = clock()
+        enough, linger = now + SLICE_S, now + LINGER_S
+        while now < enough:
             ready = poll(0)
-            if not ready:
-                return
-            for fd, _events in ready:
-                entry = self._entries.get(fd)
-                if entry is not None:
-                    self._serve(entry, now)
-            if self._epoll.closed:
-                return
+            if ready:
+                for fd, _events in ready:
+                    entry = entries.get(fd)
+                    if entry is not None:
+                        self._serve(entry, now)
+                if self._epoll.closed:
+                    return
+                now = clock()
+                linger = now + LINGER_S
+            else:
+                os.sched_yield()
+                now = clock()
+                if now > linger:
+                    return
 
     def _serve(self, entry: _Entry, now: float) -> None:
-        port, fd, buffer = entry.port, entry.fd, self._buffer
+        port, fd, buffer, turn = entry.port, entry.fd, self._buffer, entry.turn
         receive, read, into = port.receive, os.readv, [self._buffer]
         frames = size = 0
         try:
-            for _ in range(FRAMES_PER_TURN):
+            while frames < turn:
                 n = read(fd, into)
                 receive(buffer, n, now)
                 frames += 1
                 size += n
+            entry.turn = min(2 * turn, FRAMES_PER_TURN)
         except BlockingIOError:
-            pass
+            entry.turn = frames or 1
         except OSError as error:
             self._failed(entry, error)
         self._datapath.flush()
@@ -170,12 +191,24 @@ def _plain_writer(fd: int, counters: list[int]) -> Callable[[memoryview], None]:
     return transmit
 
 
-def _segmenting_writer(fd: int, counters: list[int]) -> Callable[[memoryview], None]:
-    """For a link that takes no offload: every superframe is cut, and every checksum completed, in software."""
+def _needs_work(frame: memoryview) -> bool:
+    """Whether anything is left for offload to do. A checksum that the kernel has found valid already is complete."""
+    return bool(frame[0] & NEEDS_CSUM or frame[1])
+
+
+def _is_udp_superframe(frame: memoryview) -> bool:
+    return frame[1] & ~GSO_ECN == GSO_UDP_L4
+
+
+def _segmenting_writer(fd: int, counters: list[int], needs_work: Callable[[memoryview], bool]) -> Callable[[memoryview], None]:
+    """For a link that takes not all offload: what `needs_work` is cut, and its checksums completed, in software.
+
+    Both count as one frame that was worked on.
+    """
     plain = _plain_writer(fd, counters)
 
     def transmit(frame: memoryview) -> None:
-        if not frame[0] and not frame[1]:
+        if not needs_work(frame):
             plain(frame)
             return
         counters[3] += 1

@@ -88,7 +88,7 @@ class Relay:
             self._server.close()
             self._server = None
         if self._udp is not None:
-            self._udp.close()
+            await self._udp.close()
             self._udp = None
         connections = list(self._connections)
         for task in connections:
@@ -147,11 +147,15 @@ class _UdpRelay(asyncio.DatagramProtocol):
     def __init__(self, target: tuple[str, int]) -> None:
         self._target = target
         self._transport: asyncio.DatagramTransport | None = None
+        self._lost = asyncio.Event()
         self._clients: OrderedDict[object, _UdpClient] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lost.set()
 
     def datagram_received(self, data: bytes, address: tuple[object, ...]) -> None:
         client = self._clients.get(address)
@@ -181,7 +185,8 @@ class _UdpRelay(asyncio.DatagramProtocol):
             client.close()
         self._timer = loop.call_later(UDP_IDLE_S / 3, self.sweep)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Returns when the port is free: event loops close a socket a turn after they are asked to."""
         if self._timer is not None:
             self._timer.cancel()
         for client in self._clients.values():
@@ -189,6 +194,7 @@ class _UdpRelay(asyncio.DatagramProtocol):
         self._clients.clear()
         if self._transport is not None:
             self._transport.close()
+            await self._lost.wait()
 
 
 class _UdpClient:

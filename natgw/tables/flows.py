@@ -18,6 +18,7 @@ one assignment, and a second costs as much as flows are due in it, however large
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -57,14 +58,21 @@ class Realm:
 
 
 class Mapping:
-    """An internal endpoint's external one. Endpoints are 6 bytes, address and port; `flows` counts the flows that use it."""
+    """An internal endpoint's external one. Endpoints are 6 bytes, address and port; `flows` counts the flows that use it.
 
-    __slots__ = ("external", "flows", "internal", "protocol")
+    `scope` is what the mapping depends on of the remote endpoint: nothing, its address, or all of it. `shared` says that
+    other internal endpoints may have the same external one towards other remotes, as Linux has it: then only a flow tells
+    whose it is.
+    """
 
-    def __init__(self, protocol: int, internal: bytes, external: bytes) -> None:
+    __slots__ = ("external", "flows", "internal", "protocol", "scope", "shared")
+
+    def __init__(self, protocol: int, internal: bytes, external: bytes, scope: bytes = b"", *, shared: bool = False) -> None:
         self.protocol = protocol
         self.internal = internal
         self.external = external
+        self.scope = scope
+        self.shared = shared
         self.flows = 0
 
 
@@ -96,27 +104,33 @@ class Leg:
 
 
 class Flow:
-    """A conversation. `original` is the leg of the side that began it; `timeout_s` the idle time it is given."""
+    """A conversation. `original` is the leg of the side that began it; `timeout_s` the idle time it is given.
 
-    __slots__ = ("kind", "mapping", "network", "original", "protocol", "reply", "slot", "state", "timeout_s")
+    `kind` is "outbound" if it began inside, "published" if it came in by a published port, "inbound" by a mapping.
+    """
+
+    __slots__ = ("created", "ended", "kind", "mapping", "network", "original", "protocol", "reply", "slot", "state",
+                 "timeout_s")
 
     def __init__(self, protocol: int, original: Leg, reply: Leg, mapping: Mapping | None, network: str, kind: str) -> None:
         self.protocol = protocol
         self.original = original
         self.reply = reply
+        self.ended = False
         self.mapping = mapping
         self.network = network
         self.kind = kind
         self.state = 0
+        self.created = 0.0
         self.timeout_s = 0.0
         self.slot = -1
         original.flow = self
         reply.flow = self
 
     @property
-    def last(self) -> float:
-        """When it last carried a packet, either way."""
-        return max(self.original.last, self.reply.last)
+    def inner(self) -> Leg:
+        """The leg of packets from inside."""
+        return self.original if self.kind == "outbound" else self.reply
 
     def other(self, leg: Leg) -> Leg:
         """The leg of the other direction."""
@@ -132,6 +146,9 @@ class FlowTable:
         self._count = 0
         self._by_internal: dict[tuple[int, bytes], Mapping] = {}
         self._by_external: dict[tuple[int, bytes], Mapping] = {}
+        self._mappings_of: Counter[bytes] = Counter()
+        self._contacts: Counter[tuple[int, bytes]] | None = None
+        self.inbound_refreshes = True
         # A slot is a dict used as an ordered set: flows leave it at once when they end or move, and expire in a fixed order.
         self._wheel: dict[int, dict[Flow, None]] = {}
         self._next_slot: int | None = None
@@ -143,26 +160,60 @@ class FlowTable:
     def full(self) -> bool:
         return self._count >= self.max_flows
 
-    def mapping_for(self, protocol: int, internal: bytes) -> Mapping | None:
-        return self._by_internal.get((protocol, internal))
+    def last(self, flow: Flow) -> float:
+        """When a flow last carried a packet that keeps it alive."""
+        if self.inbound_refreshes or flow.protocol != UDP:
+            return max(flow.original.last, flow.reply.last)
+        return flow.inner.last
+
+    def mapping_for(self, protocol: int, internal: bytes, scope: bytes) -> Mapping | None:
+        """The mapping of an internal endpoint towards the remotes of a scope."""
+        return self._by_internal.get((protocol, internal + scope))
 
     def mapping_at(self, protocol: int, external: bytes) -> Mapping | None:
+        """Whose an external endpoint is; None for one that is free, or that several share."""
         return self._by_external.get((protocol, external))
 
+    def mappings_of(self, address: bytes) -> int:
+        """How many mappings an internal address has."""
+        return self._mappings_of[address]
+
     def add_mapping(self, mapping: Mapping) -> None:
-        self._by_internal[mapping.protocol, mapping.internal] = mapping
-        self._by_external[mapping.protocol, mapping.external] = mapping
+        self._by_internal[mapping.protocol, mapping.internal + mapping.scope] = mapping
+        self._mappings_of[mapping.internal[:4]] += 1
+        if not mapping.shared:
+            self._by_external[mapping.protocol, mapping.external] = mapping
 
     def drop_mapping(self, mapping: Mapping) -> None:
-        self._by_internal.pop((mapping.protocol, mapping.internal), None)
-        self._by_external.pop((mapping.protocol, mapping.external), None)
+        if self._by_internal.pop((mapping.protocol, mapping.internal + mapping.scope), None) is None:
+            return
+        address = mapping.internal[:4]
+        self._mappings_of[address] -= 1
+        if not self._mappings_of[address]:
+            del self._mappings_of[address]
+        if not mapping.shared:
+            del self._by_external[mapping.protocol, mapping.external]
+
+    def track_contacts(self, wanted: bool) -> None:
+        """Whether to remember which remote addresses each mapping was used towards: only address-dependent filtering asks."""
+        if not wanted:
+            self._contacts = None
+        elif self._contacts is None:
+            self._contacts = Counter(contact for flow in self if (contact := _contact(flow)) is not None)
+
+    def has_contacted(self, mapping: Mapping, address: bytes) -> bool:
+        """Whether a flow that began inside uses the mapping towards a remote address. Needs `track_contacts`."""
+        return self._contacts is not None and (mapping.protocol, mapping.external + address) in self._contacts
 
     def add(self, flow: Flow, now: float) -> None:
         """Enter a flow whose two keys are free, with its timeout set."""
         for leg in (flow.original, flow.reply):
             leg.realm.of(flow.protocol)[leg.key] = leg
             leg.neighbour.flows += 1
-        flow.original.last = flow.reply.last = now
+        flow.original.last = flow.reply.last = flow.created = now
+        contact = None if self._contacts is None else _contact(flow)
+        if self._contacts is not None and contact is not None:
+            self._contacts[contact] += 1
         if flow.mapping is not None:
             flow.mapping.flows += 1
         self._count += 1
@@ -173,12 +224,18 @@ class FlowTable:
         if flow.slot < 0:
             return
         self._unplace(flow)
+        flow.ended = True
         for leg in (flow.original, flow.reply):
             legs = leg.realm.of(flow.protocol)
             if legs.get(leg.key) is leg:
                 del legs[leg.key]
             leg.neighbour.flows -= 1
         self._count -= 1
+        contact = None if self._contacts is None else _contact(flow)
+        if self._contacts is not None and contact is not None:
+            self._contacts[contact] -= 1
+            if not self._contacts[contact]:
+                del self._contacts[contact]
         if flow.mapping is not None:
             flow.mapping.flows -= 1
         self._on_end(flow)
@@ -200,18 +257,15 @@ class FlowTable:
     def expire(self, now: float) -> int:
         """End the flows that were idle for their time; gives how many. Deadlines are met within a second, never early."""
         ended = 0
-        if self._next_slot is None:
-            self._next_slot = int(now)
-            return 0
-        # After a long pause (a laptop that slept) only slots that exist are visited.
-        if now - self._next_slot > len(self._wheel):
+        # At first, and after a long pause (a laptop that slept), only slots that exist are visited.
+        if self._next_slot is None or now - self._next_slot > len(self._wheel):
             due = sorted(slot for slot in self._wheel if slot <= now)
         else:
             due = list(range(self._next_slot, int(now) + 1))
         self._next_slot = int(now) + 1
         for slot in due:
             for flow in list(self._wheel.get(slot, ())):
-                deadline = flow.last + flow.timeout_s
+                deadline = self.last(flow) + flow.timeout_s
                 if deadline <= now:
                     self.remove(flow)
                     ended += 1
@@ -239,3 +293,10 @@ class FlowTable:
         if not flows:
             del self._wheel[flow.slot]
         flow.slot = -1
+
+
+def _contact(flow: Flow) -> tuple[int, bytes] | None:
+    """Protocol, external endpoint and remote address of a flow that began inside."""
+    if flow.kind != "outbound" or flow.mapping is None:
+        return None
+    return flow.protocol, flow.mapping.external + flow.original.key[4:8]

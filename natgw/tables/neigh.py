@@ -41,11 +41,11 @@ class NeighbourState(Enum):
 class Neighbour(Generic[P]):
     """One address. `header` is the 14-byte Ethernet header for frames to it, `macs` its first 12 bytes.
 
-    `flows` counts the flow legs that use it.
+    `flows` counts the flow legs that use it. `is_loopback` marks the way from a gateway to itself.
     """
 
-    __slots__ = ("coalesces", "confirmed", "due", "flows", "header", "ip", "mac", "macs", "mtu", "pinned", "port", "queue",
-                 "state", "transmit", "tries")
+    __slots__ = ("coalesces", "confirmed", "due", "flows", "header", "ip", "is_loopback", "mac", "macs", "mtu", "pinned",
+                 "port", "queue", "state", "transmit", "tries")
 
     def __init__(self, ip: bytes, now: float) -> None:
         self.ip = ip
@@ -61,6 +61,7 @@ class Neighbour(Generic[P]):
         self.tries = 0
         self.flows = 0
         self.pinned = False
+        self.is_loopback = False
         self.queue: deque[bytes] = deque(maxlen=MAX_QUEUED_FRAMES)
 
 

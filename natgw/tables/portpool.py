@@ -1,83 +1,88 @@
 """Free transport ports of one external address and protocol.
 
-A port asked for is given if it is free (RFC 4787 section 4.2.1, port preservation); otherwise the next of a shuffled queue,
-so that mappings are hard to guess (RFC 6056) and a released port rests as long as possible. Taking and releasing cost the
-same however full the pool is: the queue may still name ports that were taken by preservation, and skips them when it gets
-to them.
+Who gets which port is a policy's choice (natgw.datapath.allocation); the pool knows what is free, and finds the next free
+port from a given one at the speed of a search in a byte string, however full it is. A port that was released may rest: for
+a while only the host that had it may have it again (RFC 6888 REQ-8), so that what is still on its way does not reach
+somebody else.
 """
 
 from __future__ import annotations
 
-import random
 from collections import deque
 
-_TAKEN = 1
-_QUEUED = 2
+_FREE, _TAKEN, _RESTING = 0, 1, 2
 
 
 class PortPool:
-    """Ports `low` to `high` inclusive; `rng` decides the order in which they are given out."""
+    """Ports `low` to `high` inclusive; `free` is how many of them nobody has, those that rest left out."""
 
-    __slots__ = ("_queue", "_rng", "_state", "free", "high", "low")
+    __slots__ = ("_owner", "_resting", "_state", "free", "high", "low")
 
-    def __init__(self, low: int, high: int, rng: random.Random) -> None:
+    def __init__(self, low: int, high: int) -> None:
         self.low = low
         self.high = high
         self.free = high - low + 1
-        self._rng = rng
         self._state = bytearray(65536)
-        self._queue: deque[int] | None = None
+        self._owner: dict[int, tuple[bytes, float]] = {}
+        self._resting: deque[tuple[float, int]] = deque()
 
     def __contains__(self, port: int) -> bool:
         """Whether a port lies in the pool's range, free or taken."""
         return self.low <= port <= self.high
 
     def is_taken(self, port: int) -> bool:
-        return bool(self._state[port] & _TAKEN)
+        return self._state[port] == _TAKEN
 
-    def take(self, preferred: int) -> int | None:
-        """`preferred` if it is in range and free, else another free port, else None: the pool is exhausted."""
-        if preferred in self and not self._state[preferred] & _TAKEN:
-            self._mark(preferred)
-            return preferred
-        if not self.free:
-            return None
-        queue = self._shuffled()
-        while True:
-            port = queue.popleft()
-            self._state[port] &= ~_QUEUED
-            if not self._state[port] & _TAKEN:
-                self._mark(port)
-                return port
+    def is_free(self, port: int) -> bool:
+        return self._state[port] == _FREE
 
-    def reserve(self, port: int) -> bool:
-        """Take exactly this port, in range or not; False if it is taken already."""
-        if self._state[port] & _TAKEN:
+    def next_free(self, ports: range, start: int) -> int | None:
+        """The first free port of `ports` from its index `start` on, round the end; None if all are taken."""
+        state = self._state[ports.start : ports.stop : ports.step]
+        found = state.find(_FREE, start)
+        if found < 0:
+            found = state.find(_FREE, 0, start)
+        return None if found < 0 else ports[found]
+
+    def take(self, port: int) -> bool:
+        """Take exactly this port, in range or not; False if it is not free."""
+        if self._state[port] != _FREE:
             return False
-        self._mark(port)
-        return True
-
-    def release(self, port: int) -> None:
-        """Give a port back."""
-        self._state[port] &= ~_TAKEN
-        if port not in self:
-            return
-        self.free += 1
-        if self._queue is not None and not self._state[port] & _QUEUED:
-            self._state[port] |= _QUEUED
-            self._queue.append(port)
-
-    def _mark(self, port: int) -> None:
-        self._state[port] |= _TAKEN
+        self._state[port] = _TAKEN
         if port in self:
             self.free -= 1
+        return True
 
-    def _shuffled(self) -> deque[int]:
-        """The queue, made when it is first needed: most flows keep their port and never look at it."""
-        if self._queue is None:
-            ports = [port for port in range(self.low, self.high + 1) if not self._state[port] & _TAKEN]
-            self._rng.shuffle(ports)
-            for port in ports:
-                self._state[port] |= _QUEUED
-            self._queue = deque(ports)
-        return self._queue
+    def take_back(self, port: int, owner: bytes) -> bool:
+        """Take a port that rests, for the host that had it last; False if it does not rest for that host."""
+        if self._state[port] != _RESTING or self._owner[port][0] != owner:
+            return False
+        self._state[port] = _TAKEN
+        del self._owner[port]
+        return True
+
+    def release(self, port: int, *, owner: bytes = b"", rest_until: float = 0.0) -> None:
+        """Give a port back, at once or when `rest_until` (seconds of the clock that `wake` is given) has come."""
+        if self._state[port] != _TAKEN:
+            return
+        if rest_until and port in self:
+            self._state[port] = _RESTING
+            self._owner[port] = (owner, rest_until)
+            self._resting.append((rest_until, port))
+            return
+        self._set_free(port)
+
+    def wake(self, now: float) -> None:
+        """End the rest of those ports whose time is over."""
+        while self._resting and self._resting[0][0] <= now:
+            until, port = self._resting.popleft()
+            # One that was taken back meanwhile, and perhaps rests once more, has an entry of its own further back.
+            if self._state[port] == _RESTING and self._owner[port][1] == until:
+                del self._owner[port]
+                self._set_free(port)
+
+    def _set_free(self, port: int) -> None:
+        self._state[port] = _FREE
+        if port in self:
+            self.free += 1
+

@@ -95,6 +95,14 @@ class Ipv4Packet:
         return self.more_fragments or self.fragment_offset > 0
 
     @property
+    def fragment_key(self) -> bytes:
+        """What all fragments of one packet have in common (RFC 791 section 2.3): addresses, identification, protocol.
+
+        To be asked for before the packet is rewritten.
+        """
+        return self.src + self.dst + bytes(self.buf[L3 + 4 : L3 + 6]) + bytes((self.protocol,))
+
+    @property
     def is_superframe(self) -> bool:
         """Whether the frame stands for several packets (GSO)."""
         return self.buf[1] != GSO_NONE

@@ -54,8 +54,9 @@ def segments(frame: bytes | bytearray | memoryview) -> Iterator[bytearray]:
 def complete_checksum(frame: bytearray, csum_start: int, csum_offset: int) -> None:
     """Finish a partial checksum in place; both offsets count from the Ethernet header, as in virtio."""
     start, field = ETH + csum_start, ETH + csum_start + csum_offset
-    if start >= len(frame) or field + 2 > len(frame):
-        raise CannotSegment(f"checksum at {csum_start}+{csum_offset} lies outside the frame")
+    # Before the end of an IP header there is no transport to sum up, and the field written would be the header's own.
+    if csum_start < ETH_BYTES + IPV4_BYTES or start >= len(frame) or field + 2 > len(frame):
+        raise CannotSegment(f"checksum at {csum_start}+{csum_offset} is no place in the frame")
     value = checksum(memoryview(frame)[start:])
     # RFC 768: a UDP checksum that computes to 0 is sent as FFFF. For TCP both mean the same.
     _U16.pack_into(frame, field, value or 0xFFFF)
@@ -66,16 +67,21 @@ def _layout(frame: bytes | bytearray | memoryview, protocol: int) -> tuple[int, 
     if len(frame) < L3 + IPV4_BYTES:
         raise CannotSegment("shorter than its headers")
     ethertype = _U16.unpack_from(frame, ETH + 12)[0]
-    if ethertype == TYPE_IPV4:
+    if ethertype == TYPE_IPV4 and 0x45 <= frame[L3] <= 0x4F:
         l4 = L3 + (frame[L3] & 0x0F) * 4
-    elif ethertype == TYPE_IPV6:
+        carried = frame[L3 + 9]
+    elif ethertype == TYPE_IPV6 and frame[L3] >> 4 == 6:
         l4 = L3 + _IPV6_BYTES
+        carried = frame[L3 + 6]
     else:
-        raise CannotSegment(f"ethertype {ethertype:#06x} has no superframes")
-    if len(frame) < l4 + (20 if protocol == TCP else 8):
+        raise CannotSegment(f"ethertype {ethertype:#06x} with first byte {frame[L3]:#04x} has no superframes")
+    if carried != protocol:
+        raise CannotSegment(f"protocol {carried} in a superframe of protocol {protocol}")
+    minimum = 20 if protocol == TCP else 8
+    if len(frame) < l4 + minimum:
         raise CannotSegment("shorter than its headers")
     payload = l4 + ((frame[l4 + 12] >> 4) * 4 if protocol == TCP else 8)
-    if payload >= len(frame):
+    if not l4 + minimum <= payload < len(frame):
         raise CannotSegment("no payload to cut")
     return l4, payload
 

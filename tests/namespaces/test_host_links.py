@@ -266,3 +266,18 @@ def test_without_root() -> None:
     done = subprocess.run(["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", script],
                           capture_output=True, text=True, timeout=30)
     assert "needs root" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(("release", "known"), [
+    ("6.1.0-25-amd64", False), ("5.15.0", False), ("6.2.0", True), ("6.18.44-x", True), ("7.0", True), ("strange", False)])
+def test_which_kernels_know_udp_superframes(release: str, known: bool) -> None:
+    assert links.kernel_knows_udp_superframes(release) is known
+
+
+def test_a_tap_of_an_older_kernel_takes_tcp_superframes_only(lab: list[Namespace], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "UDP_OFFLOADS", 1 << 20)  # a bit that no kernel knows, as an older one does not know these
+    link = make(lab, "tap")
+    try:
+        assert (link.offload, link.udp_offload) == (True, False)
+    finally:
+        link.close()

@@ -10,14 +10,16 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from natgw.api.routes import make_app
+from natgw.control import natconfig
 from natgw.control.options import DaemonOptions
+from natgw.datapath import NatConfig
 from natgw.errors import Conflict, NatgwError, NotFound
 
 Record = dict[str, Any]
@@ -29,15 +31,16 @@ def container(name: str = "web", number: int = 2, **changes: Any) -> Record:
     return {
         "id": f"{number:x}" * 64, "name": name, "kind": "run", "state": "running", "pid": 4242, "command": ["sleep", "inf"],
         "netns": "/proc/self/ns/net", "link": "tap", "device": f"tap{number}", "ifname": "eth0", "ip": f"172.17.0.{number}",
-        "prefixlen": 16, "mac": f"02:42:ac:11:00:0{number}", "gateway": "172.17.0.1", "mtu": 1500, "network": "bridge",
-        "created": CREATED, "exit_code": None,
+        "prefixlen": 16, "mac": f"02:42:ac:11:00:0{number}", "gateway": "172.17.0.1", "mtu": 1500, "offload": True,
+        "network": "bridge", "created": CREATED, "exit_code": None,
         "ports": [{"protocol": "tcp", "host_ip": host, "host_port": 8080, "container_port": 80} for host in ("0.0.0.0", "::")],
     } | changes
 
 
 def flow(protocol: str = "tcp", src: str = "172.17.0.2", sport: int = 5000, size: int = 600) -> Record:
     return {
-        "protocol": protocol, "state": "ESTABLISHED", "timeout_s": 7437, "network": "bridge", "kind": "outbound",
+        "protocol": protocol, "state": "ESTABLISHED", "timeout_s": 7437, "assured": True,
+        "network": "bridge", "kind": "outbound",
         "original": {"src": src, "sport": sport, "dst": "192.0.2.9", "dport": 80, "packets": 5, "bytes": size},
         "reply": {"src": "192.0.2.9", "sport": 80, "dst": "192.0.2.2", "dport": 45000, "packets": 4, "bytes": 1500},
         "mapping": {"internal": f"{src}:{sport}", "external": "192.0.2.2:45000"},
@@ -54,6 +57,7 @@ class FakeDaemon:
         self.calls: list[tuple[Any, ...]] = []
         self.containers: dict[str, Record] = {}
         self.flow_records = [flow(), flow("udp", "172.17.0.3", 53, 90_000), flow("tcp", "172.17.0.3", 4000, 7000)]
+        self.nat_config = NatConfig()
         self.log_path = logs
         self.broken = False
         self.changed = threading.Condition()
@@ -156,6 +160,14 @@ class FakeDaemon:
             raise NotFound(f"network {name} not found")
         return NETWORK
 
+    async def nat(self) -> Record:
+        return natconfig.record(self.nat_config)
+
+    async def set_nat(self, changes: Record) -> Record:
+        self._note("set_nat", changes)
+        self.nat_config = natconfig.changed(self.nat_config, changes)
+        return natconfig.record(self.nat_config)
+
     async def flows(self) -> list[Record]:
         return list(self.flow_records)
 
@@ -184,32 +196,28 @@ class FakeDaemon:
 @contextlib.contextmanager
 def served(daemon: FakeDaemon, path: Path) -> Iterator[None]:
     """The API of the daemon on a unix socket, in a thread with an event loop of its own."""
-    loop = asyncio.new_event_loop()
-    runners: list[web.AppRunner] = []
     serving = threading.Event()
+    stop: list[Callable[[], object]] = []
 
-    async def begin() -> None:
+    async def live() -> None:
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+        stop.append(lambda: loop.call_soon_threadsafe(over.set))
         runner = web.AppRunner(make_app(daemon, lambda: daemon.calls.append(("end",))), shutdown_timeout=0.1)
-        runners.append(runner)
         await runner.setup()
-        await web.UnixSite(runner, str(path)).start()
-        serving.set()
+        try:
+            await web.UnixSite(runner, str(path)).start()
+            serving.set()
+            await over.wait()
+        finally:
+            await runner.cleanup()
 
-    def live() -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(begin())
-        loop.run_forever()
-        loop.run_until_complete(runners[0].cleanup())
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
-
-    thread = threading.Thread(target=live, name="api")
+    thread = threading.Thread(target=asyncio.run, args=(live(),), name="api")
     thread.start()
     assert serving.wait(10)
     try:
         yield
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        stop[0]()
         thread.join()
 
 

@@ -47,14 +47,14 @@ def test_containers(client: Client, daemon: FakeDaemon) -> None:
 
 def test_run_hands_over_every_key(client: Client, daemon: FakeDaemon) -> None:
     asked = {"name": "web", "command": ["sleep", "1"], "publish": ["8080:80"], "link": "veth", "ip": "172.17.0.9",
-             "mac": "02:00:00:00:00:01", "mtu": 1400, "detach": True, "env": {"A": "b"}, "workdir": "/tmp"}
+             "mac": "02:00:00:00:00:01", "mtu": 1400, "offload": False, "detach": True, "env": {"A": "b"}, "workdir": "/tmp"}
     assert client.post("containers", body=asked)["name"] == "web"
     assert daemon.wait_for("run") == (asked,)
 
 
 def test_attach_hands_over_every_key(client: Client, daemon: FakeDaemon) -> None:
     asked: dict[str, Any] = {"target": "lab", "name": "lab", "publish": [], "link": None, "ip": None, "mac": None, "mtu": None,
-             "ifname": "net1"}
+             "offload": False, "ifname": "net1"}
     assert client.post("endpoints", body=asked)["kind"] == "attached"
     assert daemon.wait_for("attach") == (asked,)
 
@@ -81,6 +81,15 @@ def test_networks(client: Client) -> None:
     assert client.get("networks", "bridge") == NETWORK
     with pytest.raises(NotFound, match=r"^network x not found$"):
         client.get("networks", "x")
+
+
+def test_nat(client: Client, daemon: FakeDaemon) -> None:
+    before = client.get("nat")
+    assert (before["type"], before["udp"]["filtering"]) == ("port-restricted", "apdf")
+    after = client.patch("nat", body={"udp": {"filtering": "eif"}, "timeouts.udp": "2m"})
+    assert (after["type"], after["udp"]["filtering"], after["timeouts"]["udp"]) == (None, "eif", 120)
+    assert client.patch("nat", body=before) == before
+    assert client.get("nat") == before
 
 
 def test_shutdown(client: Client, daemon: FakeDaemon) -> None:
@@ -179,6 +188,9 @@ def test_follow_is_yes_or_no(client: Client, daemon: FakeDaemon, query: dict[str
     ("POST /v1/containers", '{"command": "ls"}', 400, '"command" must be a list of at least one string, not "ls"'),
     ("POST /v1/containers/x/stop", "[1]", 400, "the request body must be a JSON object"),
     ("POST /v1/shutdown", '{"now": true}', 400, 'unknown key "now"; known keys: none'),
+    ("PATCH /v1/nat", '{"udp": {"maping": "eim"}}', 400, 'unknown key "udp.maping": did you mean "udp.mapping"?'),
+    ("PATCH /v1/nat", "[]", 400, "the request body must be a JSON object"),
+    ("PATCH /v1/nat", '{"timeouts": {"udp": NaN}}', 400, "the request body is not JSON: NaN is not a JSON number"),
     ("GET /v2/status", "", 404, "page not found: /v2/status"),
     ("PUT /v1/status", "", 405, "Method Not Allowed"),
     ("GET /v1/containers/nobody", "", 404, "No such container: nobody"),

@@ -14,7 +14,7 @@ from natgw.errors import NatgwError
 def test_defaults_are_filled_in() -> None:
     body = schema.parse('{"command": ["true"]}', schema.RUN)
     assert body == {"name": None, "command": ["true"], "publish": [], "link": None, "ip": None, "mac": None, "mtu": None,
-                    "detach": False, "env": {}, "workdir": None}
+                    "offload": True, "detach": False, "env": {}, "workdir": None}
 
 
 def test_defaults_are_not_shared() -> None:
@@ -38,6 +38,7 @@ def test_nothing_is_an_empty_object(content: str) -> None:
         (schema.RUN, '{"command": "ls"}', '"command" must be a list of at least one string, not "ls"'),
         (schema.RUN, '{"command": ["a"], "mtu": true}', '"mtu" must be an integer, not true'),
         (schema.RUN, '{"command": ["a"], "mtu": 1500.5}', '"mtu" must be an integer, not 1500.5'),
+        (schema.RUN, '{"command": ["a"], "offload": null}', '"offload" must be true or false, not null'),
         (schema.RUN, '{"command": ["a"], "detach": 1}', '"detach" must be true or false, not 1'),
         (schema.RUN, '{"command": ["a"], "env": {"A": 1}}', '"env" must be an object of strings, not {"A": 1}'),
         (schema.RUN, '{"command": ["a"], "publish": [80]}', '"publish" must be a list of strings, not [80]'),

@@ -12,6 +12,10 @@ import natgw
 
 PACKAGE = Path(natgw.__file__).parent
 LAYERS = ("wire", "tables", "datapath", "host", "control", "api", "cli")
+TESTING = "testing"
+"""The test kit: it may import every layer and is imported by none."""
+TEST_TOOLS = {"hypothesis", "pytest", "scapy"}
+"""Only the test kit needs them: they are not installed with natgw."""
 COMMON = {"natgw", "natgw.errors"}
 # Standard modules that would let the world, the clock or a log into code that must run in a plain unit test.
 IMPURE = {"asyncio", "fcntl", "logging", "os", "select", "signal", "subprocess", "sys", "threading", "time"}
@@ -58,13 +62,26 @@ def test_imports_point_left(layer: str) -> None:
     assert not wrong
 
 
+@pytest.mark.parametrize("layer", LAYERS)
+def test_no_layer_needs_what_only_the_test_kit_does(layer: str) -> None:
+    assert not [f"{place} imports {module}" for place, module in layer_imports(layer) if module.split(".")[0] in TEST_TOOLS]
+
+
+def test_nothing_imports_the_test_kit() -> None:
+    found = [place for layer in LAYERS for place, module in layer_imports(layer) if module.startswith("natgw.testing")]
+    found += [path.name for path in PACKAGE.glob("*.py") for _, module in imports(path, "natgw")
+              if module.split(".")[0] in TEST_TOOLS or module.startswith("natgw.testing")]
+    assert not found
+    assert list(layer_imports(TESTING))
+
+
 @pytest.mark.parametrize("layer", PURE_LAYERS)
 def test_no_io_clock_or_log_below_host(layer: str) -> None:
     assert not [f"{place} imports {module}" for place, module in layer_imports(layer) if module in IMPURE]
 
 
 def test_every_package_is_a_layer() -> None:
-    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} <= set(LAYERS)
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} <= {*LAYERS, TESTING}
 
 
 @pytest.mark.parametrize(

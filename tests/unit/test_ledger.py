@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from natgw.control.ledger import Ledger, start_time
+from natgw.control.ledger import Ledger
+from natgw.control.processes import start_time
 
 
 def test_the_ledger_remembers_what_was_not_removed(tmp_path: Path) -> None:
