@@ -1,0 +1,60 @@
+"""What the state machine of natgw.testing found, each as the shortest sequence that showed it."""
+
+from __future__ import annotations
+
+from scapy.layers.inet import IP, UDP
+
+from natgw.datapath import PRESETS, NatConfig
+from natgw.testing import SimulatedGateway
+
+ONE, TWO = "172.17.0.2", "172.17.0.3"
+FAR, OTHER = ("203.0.113.1", 53), ("203.0.113.2", 53)
+
+
+def seen(gateway: SimulatedGateway, name: str, port: int, far: tuple[str, int]) -> tuple[str, int]:
+    """The external endpoint that a datagram of a container is seen with outside."""
+    (out,) = gateway.send(name, IP(src=gateway.containers[name], dst=far[0]) / UDP(sport=port, dport=far[1]))
+    assert out.to == "outside"
+    return out.packet.src, out.packet.sport
+
+
+def test_a_port_that_was_overloaded_is_not_given_to_another_after_a_change() -> None:
+    gateway = SimulatedGateway(PRESETS["linux"])
+    assert seen(gateway, "c1", 5000, FAR) == ("198.51.100.2", 5000)
+    gateway.set_nat(NatConfig())
+    assert seen(gateway, "c2", 5000, OTHER) != ("198.51.100.2", 5000)
+    assert seen(gateway, "c2", 5000, FAR) != ("198.51.100.2", 5000)
+
+
+def test_the_last_that_shares_an_overloaded_port_frees_it() -> None:
+    gateway = SimulatedGateway(PRESETS["linux"])
+    assert seen(gateway, "c1", 5000, FAR) == seen(gateway, "c2", 5000, OTHER)
+    gateway.set_nat(NatConfig())
+    gateway.advance(20)
+    seen(gateway, "c2", 5000, OTHER)
+    gateway.advance(20)
+    assert seen(gateway, "c1", 5000, FAR)[1] != 5000  # c2 has it still
+    gateway.advance(400)
+    assert gateway.flows() == []
+    assert seen(gateway, "c1", 5000, FAR) == ("198.51.100.2", 5000)
+
+
+def test_a_later_stream_timeout_is_not_for_flows_that_exist() -> None:
+    left = []
+    for fast_path in (True, False):
+        gateway = SimulatedGateway(fast_path=fast_path)
+        external = seen(gateway, "c1", 5000, FAR)
+        gateway.set_nat(PRESETS["linux"])
+        for _ in range(3):
+            gateway.send("outside", IP(src=FAR[0], dst=external[0]) / UDP(sport=FAR[1], dport=external[1]))
+            gateway.advance(2)
+        left += [flow["timeout_s"] for flow in gateway.flows()]
+    assert left == [298, 298]
+
+
+def test_a_port_that_has_rested_can_be_overloaded() -> None:
+    gateway = SimulatedGateway(NatConfig(port_rest_s=10), port_range=(5000, 5000))
+    seen(gateway, "c1", 5000, FAR)
+    gateway.advance(400)
+    gateway.set_nat(PRESETS["linux"])
+    assert seen(gateway, "c1", 5001, FAR) == ("198.51.100.2", 5000)
