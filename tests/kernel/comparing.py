@@ -1,0 +1,219 @@
+"""The same steps through both gateways, and what came out compared byte for byte.
+
+What may differ without being a difference: which external port a flow got (each gateway's is put at zero, with the checksums
+that follow from it, where they did not choose alike), and the IP identification of packets a gateway makes itself. A packet
+that came in fragments is compared put together: where it is cut again is each gateway's own business.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from natgw.wire.checksum import adjust, checksum, delta, ones_sum
+from natgw.wire.ipv4 import PROTOCOL_NUMBERS
+from tests.kernel.addresses import EXTERNAL
+from tests.kernel.differences import DIFFERENCES, STATE_DIFFERENCES, Case, Emitted
+from tests.kernel.kernel_gateway import KernelGateway
+from tests.kernel.natgw_gateway import NatgwGateway
+from tests.kernel.packets import ICMP, TCP, UDP, Conversation, Error, Segment, Step, frames
+
+_ETH = 14
+_CHECKSUM_AT = {TCP: 16, UDP: 6, ICMP: 2}
+_QUERIES = (0, 8, 13, 14, 15, 16, 17, 18)
+
+
+@dataclass
+class Tally:
+    """What the comparisons saw: `same` counts packets that both let through alike, by what they were; `dropped` those that
+    neither did; `states` flows in the same state at both; `different` the intended differences, by name."""
+
+    same: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    states: Counter[str] = field(default_factory=Counter)
+    different: Counter[str] = field(default_factory=Counter)
+
+
+class Comparison:
+    """One sequence of steps through a kernel gateway without flows and a new natgw."""
+
+    def __init__(self, kernel: KernelGateway, tally: Tally) -> None:
+        self.kernel = kernel
+        self.natgw = NatgwGateway()
+        self.tally = tally
+        self.history: list[Case] = []
+        self._ports: dict[str, dict[Conversation, int]] = {"kernel": {}, "natgw": {}}
+        self._apart: set[tuple[int, int, str, int]] = set()
+        kernel.flush()
+
+    def external_port(self, gateway: str, conversation: Conversation) -> int:
+        """The external port a conversation has at a gateway: its own until one is seen."""
+        return self._ports[gateway].get(conversation, conversation.port)
+
+    def step(self, step: Step) -> None:
+        """Send a step through both. Raises AssertionError if what comes out differs, and is not meant to."""
+        conversation = step.conversation
+        if _shared(conversation) in self._apart:
+            return
+        step = self._numbered(step)
+        side = "outside" if step.inward else "inside"
+        # What a gateway says itself it may cut as it likes, and what came in fragments too.
+        whole = {"inside", "outside"} if isinstance(step, Segment) and step.pieces else {side}
+        sent = {}
+        for name, gateway in (("kernel", self.kernel), ("natgw", self.natgw)):
+            out = gateway.send(side, frames(step, self.external_port(name, conversation)))
+            sent[name] = [Emitted(each, frame) for each, frame in _put_together(out, whole)]
+            self._learn(name, step, sent[name])
+        kernel, natgw = self._normal("kernel", step, sent["kernel"]), self._normal("natgw", step, sent["natgw"])
+        case = Case(step, [Emitted(*each) for each in kernel], [Emitted(*each) for each in natgw], self.natgw.verdict,
+                    self.history)
+        same = kernel == natgw
+        difference = next((each for each in DIFFERENCES if (each.silent or not same) and each.applies(case)), None)
+        if same:
+            (self.tally.same if kernel else self.tally.dropped)[_name(step, kernel)] += 1
+        elif difference is None:
+            raise AssertionError(_describe(case, kernel, natgw))
+        if difference is not None:
+            self.tally.different[difference.name] += 1
+            if difference.parts:
+                self._apart.add(_shared(conversation))
+        self.history.append(case)
+
+    def compare_states(self) -> None:
+        """Compare what the gateways think of the conversations that did not part. Raises AssertionError."""
+        kernel = {_conversation(entry.protocol, *entry.original): entry.state for entry in self.kernel.entries()}
+        ours = {}
+        for flow in self.natgw.datapath.flow_records(self.natgw.now):
+            leg: Any = flow["original"]
+            ours[_conversation(str(flow["protocol"]), leg["src"], leg["dst"], leg["sport"], leg["dport"])] = str(flow["state"])
+        for conversation in {case.step.conversation: None for case in self.history}:
+            if _shared(conversation) in self._apart or conversation.remote == EXTERNAL:
+                continue
+            state, our_state = kernel.get(conversation), ours.get(conversation)
+            if state == our_state:
+                self.tally.states[str(state)] += 1
+                continue
+            before = [case for case in self.history if case.step.conversation == conversation]
+            difference = next((each for each in STATE_DIFFERENCES if each.applies(before, state, our_state)), None)
+            assert difference is not None, f"{conversation}: {state} for Linux, {our_state} for natgw\n" + "\n".join(
+                f"    {case.step}" for case in before)
+            self.tally.different[difference.name] += 1
+
+    def _numbered(self, step: Step) -> Step:
+        """Fragments of two packets must not have one identification (RFC 6864 section 4.3)."""
+        if not isinstance(step, Segment) or not step.pieces:
+            return step
+        return replace(step, envelope=replace(step.envelope, ident=2000 + len(self.history)))
+
+    def _learn(self, gateway: str, step: Step, sent: list[Emitted]) -> None:
+        if isinstance(step, Segment) and not step.inward:
+            for each in sent:
+                if each.side == "outside" and not each.fragment_offset:
+                    at = each.l4 + (4 if each.protocol == ICMP else 0)
+                    self._ports[gateway][step.conversation] = int.from_bytes(each.frame[at : at + 2], "big")
+
+    def _normal(self, gateway: str, step: Step, sent: list[Emitted]) -> list[tuple[str, bytes]]:
+        ports = {name: self.external_port(name, step.conversation) for name in ("kernel", "natgw")}
+        made = []
+        for each in sent:
+            frame = bytearray(each.frame)
+            if each.side == ("outside" if step.inward else "inside"):
+                _forget_ident(frame)
+            if ports["kernel"] != ports["natgw"] and each.side == "outside" and not each.fragment_offset:
+                _forget_port(frame, _ETH, ports[gateway])
+            made.append((each.side, bytes(frame)))
+        return made
+
+
+def _shared(conversation: Conversation) -> tuple[int, int, str, int]:
+    """What the conversations have in common that the same packets from outside can mean: if one parts, so may the others."""
+    return conversation.protocol, conversation.port, conversation.remote, conversation.remote_port
+
+
+def _conversation(protocol: str, src: str, dst: str, sport: int, dport: int) -> Conversation:
+    return Conversation(PROTOCOL_NUMBERS[protocol], src, sport, dst, 0 if protocol == "icmp" else dport)
+
+
+def _forget_ident(frame: bytearray) -> None:
+    """A gateway numbers its own packets as it likes."""
+    header = (frame[_ETH] & 0x0F) * 4
+    assert ones_sum(frame[_ETH : _ETH + header]) == 0xFFFF
+    frame[_ETH + 4 : _ETH + 6] = frame[_ETH + 10 : _ETH + 12] = b"\0\0"
+
+
+def _forget_port(frame: bytearray, start: int, port: int) -> None:
+    """Put the external port of the packet at `start`, and of one it quotes, at zero, and the checksums right after that."""
+    header, protocol = (frame[start] & 0x0F) * 4, frame[start + 9]
+    l4 = start + header
+    if protocol == ICMP and frame[l4] not in _QUERIES:
+        assert ones_sum(frame[l4:]) == 0xFFFF
+        frame[l4 + 2 : l4 + 4] = b"\0\0"
+        _forget_port(frame, l4 + 8, port)
+        return
+    if protocol == ICMP:
+        places = [l4 + 4]
+    else:
+        own = [l4] if frame[start + 12 : start + 16] == socket.inet_aton(EXTERNAL) else []
+        places = own + ([l4 + 2] if frame[start + 16 : start + 20] == socket.inet_aton(EXTERNAL) else [])
+    at = l4 + _CHECKSUM_AT[protocol]
+    for place in places:
+        assert int.from_bytes(frame[place : place + 2], "big") == port, "neither the conversation's port nor none"
+        change = delta(frame[place : place + 2], b"\0\0")
+        frame[place : place + 2] = b"\0\0"
+        old = int.from_bytes(frame[at : at + 2], "big")
+        if len(frame) >= at + 2 and not (protocol == UDP and old == 0):
+            frame[at : at + 2] = (adjust(old, change) % 0xFFFF).to_bytes(2, "big")
+
+
+def _put_together(sent: list[tuple[str, bytes]], sides: set[str]) -> list[tuple[str, bytes]]:
+    """Fragments at some sides as the packets they are parts of. Raises AssertionError if one is not all there."""
+    parts: dict[tuple[str, bytes], list[bytes]] = {}
+    made: list[tuple[str, bytes]] = []
+    for side, frame in sent:
+        if side in sides and int.from_bytes(frame[_ETH + 6 : _ETH + 8], "big") & 0x3FFF:
+            parts.setdefault((side, frame[_ETH + 4 : _ETH + 6] + frame[_ETH + 9 : _ETH + 10] + frame[_ETH + 12 : _ETH + 20]),
+                             []).append(frame)
+        else:
+            made.append((side, frame))
+    for (side, _), pieces in parts.items():
+        pieces.sort(key=lambda frame: int.from_bytes(frame[_ETH + 6 : _ETH + 8], "big") & 0x1FFF)
+        first, body = pieces[0], b""
+        header = (first[_ETH] & 0x0F) * 4
+        for piece in pieces:
+            fragment = int.from_bytes(piece[_ETH + 6 : _ETH + 8], "big")
+            own_header = (piece[_ETH] & 0x0F) * 4
+            assert ones_sum(piece[_ETH : _ETH + own_header]) == 0xFFFF
+            assert (fragment & 0x1FFF) * 8 == len(body), "a fragment is missing or overlaps"
+            body += piece[_ETH + own_header :]
+        assert not fragment & 0x2000, "the last fragment is missing"
+        whole = bytearray(first[: _ETH + header])
+        whole[_ETH + 2 : _ETH + 4] = (header + len(body)).to_bytes(2, "big")
+        whole[_ETH + 6 : _ETH + 8] = (fragment & 0x4000).to_bytes(2, "big")
+        whole[_ETH + 10 : _ETH + 12] = b"\0\0"
+        whole[_ETH + 10 : _ETH + 12] = checksum(whole[_ETH:]).to_bytes(2, "big")
+        made.append((side, bytes(whole) + body))
+    return made
+
+
+def _name(step: Step, sent: list[tuple[str, bytes]]) -> str:
+    """What kind of packet this was, for the counts."""
+    if isinstance(step, Error):
+        return f"error {'in' if step.inward else 'out'}"
+    protocol = {ICMP: "icmp", TCP: "tcp", UDP: "udp"}[step.conversation.protocol]
+    opposite = "inside" if step.inward else "outside"
+    if sent and sent[0][0] != opposite:
+        return "answered"
+    return f"{protocol} {'in' if step.inward else 'out'}"
+
+
+def _describe(case: Case, kernel: list[tuple[str, bytes]], natgw: list[tuple[str, bytes]]) -> str:
+    lines = [f"{case.step}", f"natgw: {case.verdict.label}"]
+    for name, sent in (("Linux", kernel), ("natgw", natgw)):
+        lines += [f"{name} sent {side}: {frame[:_ETH].hex()} {frame[_ETH:].hex()}" for side, frame in sent]
+        if not sent:
+            lines.append(f"{name} sent nothing")
+    lines.append("before:")
+    lines += [f"    {each.step}" for each in case.history]
+    return "\n".join(lines)
