@@ -7,6 +7,7 @@ fail. No descriptor is kept of a namespace that is somebody else's: it would kee
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -36,9 +37,9 @@ def resolve_target(target: str) -> str:
             raise NotFound(f"no namespace at {target}")
         return target
     for folder in NAMED:
-        if (folder / target).exists():
+        if (folder / target).is_file():
             return str(folder / target)
-    raise NotFound(f"no namespace named {target}: `ip netns list` shows those there are; a path or a pid will do too")
+    raise NotFound(f"no namespace named {target or repr(target)}: `ip netns list` shows those there are; a path or a pid will do too")
 
 
 def namespace_id(path: str) -> tuple[int, int]:
@@ -75,12 +76,14 @@ def run_inside(path: str, function: Callable[Params, Result], *args: Params.args
 
 def _enter(path: str) -> None:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would have us wait for its writer
     except OSError as error:
         raise NotFound(f"no namespace at {path}: {error.strerror}") from None
     try:
         if _libc.setns(fd, CLONE_NEWNET):
             code = ctypes.get_errno()
+            if code == errno.EINVAL:
+                raise NatgwError(f"{path} is not a network namespace")
             raise NatgwError(f"cannot enter the network namespace at {path}: {os.strerror(code)}")
     finally:
         os.close(fd)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from natgw.errors import NotFound
+from natgw.errors import NatgwError, NotFound
 from natgw.host import netns
 from tests.namespaces.host_lab import namespaces
 
@@ -34,11 +34,26 @@ def test_target_by_name_path_and_pid() -> None:
     assert netns.namespace_id(netns.resolve_target(str(os.getpid()))) == here()
 
 
-@pytest.mark.parametrize("target", ["no-such-namespace", "/no/such/path", "4194305"])
+@pytest.mark.parametrize("target", ["no-such-namespace", "/no/such/path", "4194305", "", "."])
 def test_unknown_target_says_what_to_give(target: str) -> None:
     with pytest.raises(NotFound) as error:
         netns.resolve_target(target)
     assert target in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "fifo", "namespace of another kind"])
+def test_what_is_no_network_namespace_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "it"
+    if kind == "file":
+        path.touch()
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path = Path("/proc/self/ns/pid")
+    with pytest.raises(NatgwError, match=f"{path} is not a network namespace"):
+        netns.run_inside(str(path), here)
 
 
 def test_visit_sees_the_namespace_and_the_caller_stays() -> None:
