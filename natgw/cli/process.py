@@ -21,6 +21,8 @@ from natgw.host.netns import run_inside
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 BY_SIGNAL = 128
+FROM_KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
+PASSED_ON = (*FROM_KEYBOARD, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class CannotExecute(NatgwError):
@@ -48,8 +50,8 @@ def run(netns: str, command: list[str], *, env: Mapping[str, str], workdir: str,
         on_start: Callable[[int], object]) -> int:
     """Run the command in the namespace and return its exit code; `on_start` is given its pid.
 
-    Ctrl-C reaches the command directly, since it shares our terminal; other signals that would end us are passed on to
-    it. Raises CannotExecute, NatgwError, and what `on_start` raises: the command is killed then.
+    Ctrl-C reaches the command directly, since it shares our terminal; signals sent to us alone are passed on to it.
+    Raises CannotExecute, NatgwError, and what `on_start` raises: the command is killed then.
     """
     if not os.path.isdir(workdir):
         raise CannotExecute(f"working directory {workdir} does not exist", NOT_FOUND)
@@ -74,24 +76,35 @@ def run(netns: str, command: list[str], *, env: Mapping[str, str], workdir: str,
 def _signals_left_to(child: list[subprocess.Popen[bytes]]) -> Iterator[None]:
     """While the command runs, signals are for it. Handlers, unlike SIG_IGN, do not outlive its exec."""
 
-    def leave(number: int, frame: FrameType | None) -> None:
+    def pass_on(number: int, frame: FrameType | None) -> None:
         if not child:
             raise KeyboardInterrupt
+        if number not in FROM_KEYBOARD or not _has_the_terminal():
+            child[0].send_signal(number)
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        leave(number, frame)
-        child[0].send_signal(number)
-
-    wanted = {signal.SIGINT: leave, signal.SIGQUIT: leave, signal.SIGTERM: pass_on, signal.SIGHUP: pass_on}
-    before = {number: signal.getsignal(number) for number in wanted}
-    for number, handler in wanted.items():
+    before = {number: signal.getsignal(number) for number in PASSED_ON}
+    for number in PASSED_ON:
         if before[number] != signal.SIG_IGN:  # ignored since before us (nohup), so by the command too
-            signal.signal(number, handler)
+            signal.signal(number, pass_on)
     try:
         yield
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
+
+
+def _has_the_terminal() -> bool:
+    """Whether what is typed goes to our process group, in which the command is too."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 def _cannot_execute(program: str, error: OSError) -> CannotExecute:
