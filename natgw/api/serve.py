@@ -1,6 +1,6 @@
 """One daemon's life: claim the socket, start, serve until told to end, remove everything.
 
-Whatever ends it (SIGTERM, SIGINT, SIGHUP, a request, a failure half-way through the start), the same way out is taken,
+Whatever ends it (SIGTERM, SIGINT, SIGQUIT, SIGHUP, a request, a failure half-way through the start), the same way out is taken,
 once, and a second Ctrl-C does not cut it short.
 """
 
@@ -27,7 +27,7 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 GOODBYE_S = 2.0
 """How long answers that are under way may take when the server ends."""
 
-END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 
 def serve(options: DaemonOptions, on_ready: Callable[[Record], None], *, log_to_file: bool = False,

@@ -21,6 +21,7 @@ from natgw.control import names, natconfig
 from natgw.control.containers import Containers
 from natgw.control.endpoints import Endpoints
 from natgw.control.inspect import default_bridge_options, network_record
+from natgw.control.ipam import check_subnet
 from natgw.control.ledger import Ledger, remove_leftovers
 from natgw.control.model import Container, Network
 from natgw.control.options import DaemonOptions
@@ -80,6 +81,7 @@ class Daemon:
 
     async def _make(self) -> None:
         network = self.network
+        await self._check_alone()
         await self._check_overlap()
         loop = asyncio.get_running_loop()
         pump = self._pump = Pump(loop, self.datapath)
@@ -101,9 +103,7 @@ class Daemon:
 
     def _new_network(self) -> Network:
         options = self.options
-        subnet = options.subnet
-        if subnet.prefixlen > 30:
-            raise NatgwError(f"subnet {subnet} has no room for a gateway and a container: use a /30 or larger")
+        subnet = check_subnet(options.subnet)
         gateway = options.gateway or next(subnet.hosts())
         if gateway not in subnet or gateway in (subnet.network_address, subnet.broadcast_address):
             raise NatgwError(f"gateway {gateway} is not a host address of {subnet}")
@@ -111,6 +111,11 @@ class Daemon:
             id=names.new_id(), name=DEFAULT_NETWORK, created=names.timestamp(time.time_ns()), subnet=subnet, gateway=gateway,
             gateway_mac=names.mac_for(gateway), mtu=options.mtu, device=HOST_DEVICE,
             options=default_bridge_options(HOST_DEVICE, options.mtu, masquerade=True))
+
+    async def _check_alone(self) -> None:
+        if await asyncio.to_thread(interfaces.exists, HOST_DEVICE):
+            raise Conflict(f"interface {HOST_DEVICE} exists already: another natgw serves this network namespace; "
+                           "start this one in a namespace of its own, or end the other with `natgw down`")
 
     async def _check_overlap(self) -> None:
         for route in await asyncio.to_thread(interfaces.host_routes):

@@ -6,6 +6,18 @@ from ipaddress import IPv4Address, IPv4Network
 
 from natgw.errors import Conflict, NatgwError
 
+_NOT_FOR_HOSTS = [IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3")]
+"""This network, loopback, multicast and reserved."""
+
+
+def check_subnet(subnet: IPv4Network) -> IPv4Network:
+    """Raises NatgwError for a subnet that no containers can have addresses of."""
+    if subnet.prefixlen > 30:
+        raise NatgwError(f"subnet {subnet} has no room for a gateway and a container: use a /30 or larger")
+    if any(subnet.overlaps(special) for special in _NOT_FOR_HOSTS):
+        raise NatgwError(f"subnet {subnet} has addresses that no host can have (RFC 6890): use one such as 10.88.0.0/16")
+    return subnet
+
 
 class AddressPool:
     """The host addresses of `subnet`; the network and broadcast address are never given. `label` names it in errors."""

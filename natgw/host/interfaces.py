@@ -46,6 +46,12 @@ def index_of(ipr: Any, ifname: str) -> int:
     return int(found[0])
 
 
+def exists(ifname: str) -> bool:
+    """Whether there is an interface of that name."""
+    with netlink() as ipr:
+        return bool(ipr.link_lookup(ifname=ifname))
+
+
 def default_route_interface() -> str | None:
     """The interface of the IPv4 default route with the lowest metric, if there is one."""
     with netlink() as ipr:

@@ -39,7 +39,8 @@ def resolve_target(target: str) -> str:
     for folder in NAMED:
         if (folder / target).is_file():
             return str(folder / target)
-    raise NotFound(f"no namespace named {target or repr(target)}: `ip netns list` shows those there are; a path or a pid will do too")
+    raise NotFound(f"no namespace named {target or repr(target)}: `ip netns list` shows those there are; a path or a pid "
+                   "will do too")
 
 
 def namespace_id(path: str) -> tuple[int, int]:

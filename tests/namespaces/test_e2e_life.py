@@ -17,7 +17,7 @@ def gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
-@pytest.mark.parametrize("how", ["down", "SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("how", ["down", "SIGTERM", "SIGINT", "SIGQUIT"])
 def test_nothing_is_left(lab: Lab, how: str) -> None:
     before = lab.leftovers()
     pid = lab.up()
@@ -60,6 +60,15 @@ def test_a_second_up_is_refused(lab: Lab) -> None:
     assert f"natgw is already running on {lab.socket} (pid {pid})" in second.stderr
     assert "Traceback" not in second.stderr
     assert lab.json("status")["pid"] == pid
+
+
+def test_one_daemon_a_namespace(lab: Lab) -> None:
+    lab.up()
+    second = lab.natgw("up", "--detach", "--subnet", "10.9.0.0/16", check=False, socket=lab.folder / "other" / "n.sock")
+    assert second.returncode == 1
+    assert "another natgw serves this network namespace" in second.stderr
+    assert not (lab.folder / "other").exists()
+    lab.container("one").run("ping", "-c", "1", "-W", "2", OUTSIDE)
 
 
 def test_several_daemons_side_by_side(lab: Lab) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from natgw.control.ipam import AddressPool
+from natgw.control.ipam import AddressPool, check_subnet
 from natgw.errors import Conflict, NatgwError
 
 SUBNET = IPv4Network("10.0.0.0/28")
@@ -23,6 +23,18 @@ def test_addresses_come_in_order_and_a_released_one_again() -> None:
     pool.release(given[2])
     pool.release(given[0])
     assert [str(pool.allocate()) for _ in range(3)] == ["172.17.0.2", "172.17.0.4", "172.17.0.6"]
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0/0", "0.1.0.0/16", "127.0.0.0/8", "127.5.0.0/16", "224.0.0.0/8", "255.255.255.0/24",
+                                  "192.0.0.0/2", "10.0.0.0/31", "10.0.0.1/32"])
+def test_a_subnet_without_addresses_for_hosts_is_refused(text: str) -> None:
+    with pytest.raises(NatgwError, match=f"subnet {text} has "):
+        check_subnet(IPv4Network(text))
+
+
+@pytest.mark.parametrize("text", ["172.17.0.0/16", "10.0.0.0/8", "10.0.0.0/30", "100.64.0.0/10", "169.254.0.0/16"])
+def test_a_subnet_for_hosts(text: str) -> None:
+    assert check_subnet(IPv4Network(text)) == IPv4Network(text)
 
 
 def test_a_reserved_address_is_passed_over() -> None:
