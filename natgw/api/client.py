@@ -125,7 +125,9 @@ class Client:
     @contextlib.contextmanager
     def _answer(self, method: str, parts: tuple[str, ...], query: dict[str, object], body: object,
                 timeout_s: float | None) -> Iterator[http.client.HTTPResponse]:
-        target = "/".join(["/v1", *(quote(part, safe="") for part in parts)])
+        if not all(parts):
+            raise NotFound("a name is missing: '' is none")
+        target = "/".join(["/v1", *(quote(part, safe="", errors="surrogateescape") for part in parts)])
         asked = {key: value for key, value in query.items() if value is not None}
         if asked:
             target += "?" + urlencode(asked)

@@ -13,6 +13,7 @@ from natgw.api.client import Client, NotRunning
 from natgw.cli import output
 from natgw.cli.group import TeachingCommand, fail
 from natgw.cli.options import (
+    absolute,
     complete_container,
     container_argument,
     containers_argument,
@@ -59,7 +60,7 @@ def run(ctx: click.Context, /, command: tuple[str, ...], detach: bool, env: tupl
     assert client is not None
     words = the_command(command)
     variables = {**os.environ, **environment(env)}
-    directory = os.path.abspath(workdir or os.getcwd())
+    directory = absolute(workdir or ".")
     body = {"name": name, "command": words, "publish": publish, "detach": detach, **link}
     if detach:
         body |= {"env": variables, "workdir": directory}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
@@ -11,6 +10,7 @@ from natgw.api.client import Client
 from natgw.cli import output
 from natgw.cli.group import TeachingCommand
 from natgw.cli.options import (
+    absolute,
     complete_container,
     container_argument,
     containers_argument,
@@ -19,8 +19,6 @@ from natgw.cli.options import (
     ports_argument,
 )
 from natgw.errors import NatgwError
-
-Record = dict[str, Any]
 
 
 @click.command(cls=TeachingCommand, examples="""
@@ -41,7 +39,7 @@ def attach(client: Client, /, target: str, **options: Any) -> None:
     TARGET is the name of a network namespace, its path, or the pid of a process in it.
     """
     if "/" in target:
-        target = os.path.abspath(target)  # the daemon works in another directory
+        target = absolute(target)
     click.echo(client.post("endpoints", body={"target": target, **options})["id"])
 
 
@@ -102,17 +100,25 @@ def port(client: Client, name: str | None, private: str | None, json_: bool) -> 
     natgw publish web 8080:80
     # on localhost only; a port that natgw chooses; a range
     natgw publish web 127.0.0.1:8081:80 443 8000-8010:8000-8010/udp
+    # which one it was given
+    natgw publish --json web 80 | jq '.[-1].host_port'
 """)
 @container_argument
 @ports_argument
+@json_option
 @click.pass_obj
-def publish(client: Client, name: str, specs: tuple[str, ...]) -> None:
+def publish(client: Client, name: str, specs: tuple[str, ...], json_: bool) -> None:
     """Publish ports of a running container.
 
     SPEC is [[HOSTIP:]HOSTPORT:]PORT[/tcp|udp], with ranges, as for docker's -p. If one of them is taken, none is
     published. Prints all ports that the container then has.
     """
-    show_ports(client.post("containers", name, "ports", body={"publish": specs}))
+    ports = client.post("containers", name, "ports", body={"publish": specs})["ports"]
+    if json_:
+        output.as_json(ports)
+        return
+    for each in ports:
+        click.echo(f"{output.inner(each)} -> {output.bound_to(each)}")
 
 
 @click.command(cls=TeachingCommand, examples="""
@@ -122,16 +128,14 @@ def publish(client: Client, name: str, specs: tuple[str, ...]) -> None:
 """)
 @container_argument
 @ports_argument
+@click.option("--json", "json_", is_flag=True, help="Print the ports it still has, as JSON.")
 @click.pass_obj
-def unpublish(client: Client, name: str, specs: tuple[str, ...]) -> None:
+def unpublish(client: Client, name: str, specs: tuple[str, ...], json_: bool) -> None:
     """Take published ports back.
 
     SPEC is as for publish; without a host port, every host port of that container port is meant. Connections that use
     them end.
     """
-    client.delete("containers", name, "ports", body={"publish": specs})
-
-
-def show_ports(answer: Record) -> None:
-    for each in answer["ports"]:
-        click.echo(f"{output.inner(each)} -> {output.bound_to(each)}")
+    left = client.delete("containers", name, "ports", body={"publish": specs})["ports"]
+    if json_:
+        output.as_json(left)

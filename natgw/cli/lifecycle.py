@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
@@ -16,7 +15,7 @@ from natgw.api import state_directory
 from natgw.api.client import Client
 from natgw.cli import output
 from natgw.cli.group import TeachingCommand
-from natgw.cli.options import LINKS, NAT_TYPES, json_option
+from natgw.cli.options import LINKS, NAT_TYPES, absolute, json_option
 from natgw.control.options import DEFAULT_PORT_RANGE, DEFAULT_SUBNET, DaemonOptions, parse_port_range
 from natgw.errors import NatgwError
 
@@ -91,7 +90,7 @@ def up(ctx: click.Context, /, detach: bool, config: Path | None, nat_type: str |
     _require_powers()
     if config is not None or nat_type or nat_words or port_policy:
         options = _chosen(ctx, options, config, nat_type, nat_words, port_policy)
-    path = Path(os.path.abspath(client.path))
+    path = Path(absolute(client.path))
     wanted = DaemonOptions(socket=path, state_dir=state_directory(path), **options)
     if detach:
         from natgw.api.detach import detach as run_detached

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,6 +18,14 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 LINKS = click.Choice(["tap", "veth"])
 NAT_TYPES = ("full-cone", "restricted-cone", "port-restricted", "symmetric", "linux")
 """Those of natgw.datapath.behaviour.PRESETS, without importing it."""
+
+
+def absolute(path: str) -> str:
+    """A path as the daemon, which works in another directory, has to be told it. Raises NatgwError."""
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise NatgwError("the directory this command was started in is gone: cd to one that exists") from None
 
 
 def _client(ctx: click.Context) -> Client:

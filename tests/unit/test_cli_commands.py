@@ -185,6 +185,30 @@ def test_no_such_container(run: Run, daemon: FakeDaemon, words: tuple[str, ...])
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", "natgw: No such container: nobody\n")
 
 
+@pytest.mark.parametrize("words", [("inspect", ""), ("stop", ""), ("exec", "", "--", "true"), ("port", ""),
+                                   ("network", "inspect", "")], ids=" ".join)
+def test_an_empty_name(run: Run, daemon: FakeDaemon, words: tuple[str, ...]) -> None:
+    result = run(*words)
+    assert (result.exit_code, result.stderr) == (1, "natgw: a name is missing: '' is none\n")
+
+
+def test_a_name_that_is_not_text(run: Run, daemon: FakeDaemon) -> None:
+    result = run("inspect", os.fsdecode(b"\xff"))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("natgw: No such container: ")
+
+
+@pytest.mark.parametrize("words", [("run", "--", "true"), ("run", "-d", "--", "true"), ("attach", "./here")], ids=" ".join)
+def test_in_a_directory_that_is_gone(run: Run, daemon: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                     words: tuple[str, ...]) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    result = run(*words)
+    assert (result.exit_code, result.stderr) == (
+        1, "natgw: the directory this command was started in is gone: cd to one that exists\n")
+
+
 def test_a_bug_is_one_line_too(run: Run, daemon: FakeDaemon) -> None:
     daemon.broken = True
     result = run("status")
@@ -488,6 +512,8 @@ def test_publish_and_unpublish(natgw: Callable[..., str], run: Run, daemon: Fake
     assert daemon.wait_for("publish") == ("web", ["8080:80", "53/udp"])
     assert natgw("unpublish", "web", "8080:80") == ""
     assert daemon.wait_for("unpublish") == ("web", ["8080:80"])
+    assert [port["host_ip"] for port in json.loads(natgw("publish", "--json", "web", "8080:80"))] == ["0.0.0.0", "::"]
+    assert json.loads(natgw("unpublish", "web", "8080:80", "--json")) == []
     result = run("publish", "web", "80")
     assert (result.exit_code, result.stderr) == (1, "natgw: Bind for 0.0.0.0:80 failed: port is already allocated\n")
 
