@@ -16,13 +16,13 @@ from pathlib import Path
 
 from natgw.api import state_directory
 from natgw.api.client import peer_pid
-from natgw.control.options import DEFAULT_SOCKET
 from natgw.errors import Conflict, NatgwError
 
 LONGEST_PATH_BYTES = 107  # sun_path of unix(7), less its end mark
 PROBE_TIMEOUT_S = 2.0
 BACKLOG = 128
 LOCK_TRIES = 100
+LONGEST_NOTE_BYTES = 65536
 LOG_NAME = "natgw.log"
 
 
@@ -89,8 +89,6 @@ class Claim:
         os.close(self._lock)
         if self.state not in self._made:
             self._made.append(self.state)
-        if self.path == DEFAULT_SOCKET and self.path.parent not in self._made:
-            self._made.insert(0, self.path.parent)  # made by a predecessor that was killed
         self._remove_directories()
 
     def _make_directory(self, path: Path) -> None:
@@ -113,16 +111,24 @@ class Claim:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = os.pread(descriptor, 20, 0).decode().strip()
+                holder = os.pread(descriptor, 20, 0).partition(b"\n")[0].decode()
                 os.close(descriptor)
                 raise self._taken(holder) from None
             # The last holder may have removed the file between our opening and our locking it.
             if _identity(self._lock_path) == _identity(descriptor):
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                self._sign(descriptor)
                 return descriptor
             os.close(descriptor)
         raise self._taken("")
+
+    def _sign(self, lock: int) -> None:
+        """Write our pid in the lock and, for a successor should we be killed, the directories we made; take over those of a
+        predecessor that was."""
+        _, *theirs = os.pread(lock, LONGEST_NOTE_BYTES, 0).split(b"\0")
+        inherited = [Path(os.fsdecode(name)) for name in theirs]
+        self._made = [*inherited, *(path for path in self._made if path not in inherited)]
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, b"\0".join([b"%d\n" % os.getpid(), *map(os.fsencode, self._made)]), 0)
 
     def _remove_stale_socket(self) -> None:
         try:

@@ -90,13 +90,24 @@ def test_a_daemon_that_does_not_listen_yet_is_not_replaced_either(tmp_path: Path
 
 
 def test_a_socket_of_a_daemon_that_was_killed_is_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "natgw.sock"
+    path = tmp_path / "run" / "natgw" / "natgw.sock"
     program = ("import os, signal, sys; from natgw.api.listen import Claim; claim = Claim(sys.argv[1]); claim.listen(); "
                "os.kill(os.getpid(), signal.SIGKILL)")
     assert subprocess.run([sys.executable, "-c", program, path]).returncode == -9
     assert path.is_socket()
     with Claim(path) as claim, claim.listen(), socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
+    assert list(tmp_path.iterdir()) == []  # with the directories that the other made
+
+
+def test_directories_are_inherited_from_one_that_was_killed_to_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "natgw.sock"
+    program = ("import os, signal, sys; from natgw.api.listen import Claim; Claim(sys.argv[1]); "
+               "os.kill(os.getpid(), signal.SIGKILL)")
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", program, path]).returncode == -9
+    with Claim(path), pytest.raises(Conflict, match=rf"\(pid {os.getpid()}\)$"):
+        Claim(path)
     assert list(tmp_path.iterdir()) == []
 
 
