@@ -26,6 +26,7 @@ from natgw.datapath import (
     Verdict,
 )
 from natgw.wire.checksum import pseudo_sum
+from tests.conftest import examples
 
 GATEWAY_MAC = "02:42:ac:11:00:01"
 UPLINK_MAC = "02:aa:00:00:00:01"
@@ -133,7 +134,7 @@ def _make_partial(frame: bytearray, body: Packet) -> None:
 
 
 @given(st.lists(steps(), min_size=1, max_size=40))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250))
 def test_same_bytes_and_verdicts(sequence: list[tuple[str, bytes, float]]) -> None:
     fast, slow = Gateway(fast_path=True), Gateway(fast_path=False)
     now = 1.0

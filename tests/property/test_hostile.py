@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_Router_Alert
 from scapy.layers.inet6 import IPv6
@@ -22,6 +22,7 @@ from scapy.packet import Packet, Raw
 from natgw.datapath import Verdict
 from natgw.wire.ethernet import ETH, L3, parse_mac
 from natgw.wire.vnet import GSO_TCPV4, GSO_UDP_L4, NO_OFFLOAD
+from tests.conftest import examples
 from tests.unit.core_lab import (
     A_IP,
     A_MAC,
@@ -205,7 +206,7 @@ def still_works(lab: Lab) -> bool:
 
 
 @given(st.lists(st.tuples(hostile(), st.sampled_from((0.0, 0.0, 0.0, 0.5, 4.0, 70.0))), min_size=1, max_size=25), st.booleans())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300))
 def test_nothing_that_comes_in_does_harm(attack: list[tuple[Hostile, float]], fast_path: bool) -> None:
     lab = make_lab(fast_path=fast_path)
     for each, pause in attack:
@@ -219,7 +220,7 @@ def test_nothing_that_comes_in_does_harm(attack: list[tuple[Hostile, float]], fa
 
 
 @given(st.lists(hostile(), min_size=1, max_size=25))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150))
 def test_frames_read_in_one_wake_up_are_each_counted_once(attack: list[Hostile]) -> None:
     lab = make_lab()
     before = sum(lab.dp.verdicts)

@@ -37,6 +37,7 @@ from natgw.wire.vnet import (
     VNET,
     VNET_BYTES,
 )
+from tests.conftest import examples
 
 MAC_A, MAC_B = "02:42:ac:11:00:02", "02:42:ac:11:00:03"
 IP_A, IP_B = "172.17.0.2", "203.0.113.9"
@@ -382,7 +383,7 @@ def cut(frame: bytes | bytearray) -> list[bytes]:
 @given(payload_bytes, st.integers(1, 2000), st.integers(0, 2**32 - 1), st.integers(0, 65535), st.integers(0, 255),
        st.sampled_from(([], [("NOP", None), ("NOP", None), ("Timestamp", (1, 2))])))
 @example(bytes(4000), 1448, 2**32 - 1000, 65535, 0xFF, [])
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(60))
 def test_a_tcp_superframe_is_cut_as_scapy_would_have_built_it(
         data: bytes, size: int, sequence: int, ident: int, flags: int, options: list[tuple[str, object]]) -> None:
     size = max(size, len(data) // 50 + 1)
@@ -406,7 +407,7 @@ def test_a_tcp_superframe_is_cut_as_scapy_would_have_built_it(
 
 @pytest.mark.requirement("G2")
 @given(payload_bytes, st.integers(1, 2000), st.integers(0, 65535))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(60))
 def test_a_udp_superframe_is_cut_into_the_datagrams_it_was_made_of(data: bytes, size: int, ident: int) -> None:
     size = max(size, len(data) // 50 + 1)
 
@@ -498,7 +499,7 @@ def test_an_offload_header_that_lies_is_refused(frame: bytes) -> None:
 
 @given(st.binary(min_size=VNET_BYTES, max_size=VNET_BYTES), st.lists(st.tuples(st.integers(10, 80), st.integers(0, 255)),
                                                                     max_size=4), st.integers(10, 150))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_nothing_but_a_refusal_comes_of_a_lie(vnet: bytes, lies: list[tuple[int, int]], size: int) -> None:
     for base in (TCP_SUPER, UDP_SUPER):
         frame = bytearray(vnet + base[VNET_BYTES:])
