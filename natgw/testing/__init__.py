@@ -16,25 +16,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from natgw.testing.assertions import assert_checksums, assert_deliveries_equal, assert_packets_equal, summary
+    from natgw.testing.assertions import (
+        assert_checksums,
+        assert_deliveries_equal,
+        assert_packets_equal,
+        difference,
+        summary,
+    )
     from natgw.testing.gateway import OUTSIDE, Delivery, SimulatedGateway, Wire
+    from natgw.testing.machine import AT_LEAST, GatewayMachine, check_machine
+    from natgw.testing.model import NatModel, Segment
 
 __all__ = [
+    "AT_LEAST",
     "OUTSIDE",
     "Delivery",
+    "GatewayMachine",
+    "NatModel",
+    "Segment",
     "SimulatedGateway",
     "Wire",
     "assert_checksums",
     "assert_deliveries_equal",
     "assert_packets_equal",
+    "check_machine",
+    "difference",
     "summary",
 ]
 
-_IN_GATEWAY = {"OUTSIDE", "Delivery", "SimulatedGateway", "Wire"}
+_MODULES = {
+    "assertions": ("assert_checksums", "assert_deliveries_equal", "assert_packets_equal", "difference", "summary"),
+    "gateway": ("OUTSIDE", "Delivery", "SimulatedGateway", "Wire"),
+    "machine": ("AT_LEAST", "GatewayMachine", "check_machine"),
+    "model": ("NatModel", "Segment"),
+}
+_MODULE_OF = {name: f"natgw.testing.{module}" for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
     """Import what is asked for, then: pytest loads the plugin from here wherever natgw is installed, scapy or no scapy."""
-    if name not in __all__:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("natgw.testing.gateway" if name in _IN_GATEWAY else "natgw.testing.assertions"), name)
+    return getattr(import_module(_MODULE_OF[name]), name)

@@ -226,6 +226,11 @@ class Wire:
             raise KeyError(f"{sender} is no host on this wire; a container is named gateway/container")
         return self._route(Delivery(OUTSIDE, packet if isinstance(packet, bytes) else bytes(packet)))
 
+    def address(self, name: str) -> str:
+        """The address of a host, or of a container at home. Raises KeyError."""
+        gateway, _, container = name.partition("/")
+        return self.gateways[gateway].containers[container] if container else self.hosts[name]
+
     def advance(self, seconds: float) -> list[Delivery]:
         """Turn the clock of every gateway."""
         arrived = []

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -30,9 +31,13 @@ def why_not() -> str:
 
 
 class NamespaceGateway:
-    """`gateway` and `outside` are names of namespaces on one wire; natgw runs in the first. All goes when it is left."""
+    """`gateway` and `outside` are names of namespaces on one wire; natgw runs in the first. All goes when it is left.
 
-    def __init__(self, folder: Path) -> None:
+    `up` are options of `natgw up`. The gateway has 198.51.100.2 there, and the outside, its next hop, 198.51.100.1.
+    """
+
+    def __init__(self, folder: Path, up: Sequence[str] = ()) -> None:
+        self._up = list(up)
         suffix = secrets.token_hex(3)
         self.gateway, self.outside = f"natgw-gw-{suffix}", f"natgw-out-{suffix}"
         self._socket = folder / "natgw.sock"
@@ -49,7 +54,7 @@ class NamespaceGateway:
                     self._address(inside, address)
             with NetNS(self.gateway) as ours:
                 ours.route("add", dst="default", gateway=OUTSIDE)
-            self.natgw("up", "--detach")
+            self.natgw("up", "--detach", *self._up)
         except BaseException:
             self.close()
             raise
