@@ -76,7 +76,7 @@ class Api:
             web.post("/v1/endpoints", self.answer(self.attach, status=201)),
             web.delete("/v1/endpoints/{name}", self.answer(lambda request: self.backend.detach(_name(request)))),
             web.get("/v1/ports", self.answer(lambda request: self.backend.ports())),
-            web.get("/v1/networks", self.answer(lambda request: self.backend.networks())),
+            web.get("/v1/networks", self.answer(lambda request: self.backend.list_networks())),
             web.get("/v1/networks/{name}", self.answer(lambda request: self.backend.inspect_network(_name(request)))),
             web.get("/v1/nat", self.answer(lambda request: self.backend.nat())),
             web.patch("/v1/nat", self.answer(self.set_nat)),

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from natgw.control.natconfig import flag, one_of, unknown_key
-from natgw.control.options import parse_port_range
-from natgw.control.roster import LINK_KINDS, check_mtu
+from natgw.control.options import LINK_KINDS, check_mtu, parse_port_range
 from natgw.errors import NatgwError
 
 Record = dict[str, Any]

@@ -11,26 +11,30 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine
-from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from natgw.control import processes
-from natgw.control.endpoints import Endpoints
+from natgw.control.connecting import Connections
 from natgw.control.ledger import Ledger
-from natgw.control.model import Container
+from natgw.control.model import DEFAULT_NETWORK, Container, Endpoint, Network
+from natgw.control.networks import Networks
 from natgw.control.portspec import parse_port_specs
 from natgw.control.processes import Watch
-from natgw.control.publishing import Published
 from natgw.control.roster import Member, Record, Roster, Run
+from natgw.control.store import Store, StoredEndpoint
 from natgw.errors import Conflict, NatgwError, NotFound
-from natgw.host import netns
-from natgw.wire.ethernet import is_group, parse_mac
+from natgw.host import inside, netns
 
 log = logging.getLogger(__name__)
 
 LOST_STOP_S = 10.0
 """Between SIGTERM and SIGKILL for a process whose container has lost its link."""
+
+HOST = "host"
+OWN_NAMESPACE = "/proc/self/ns/net"
+NOBODYS = (0, 0)
+"""No namespace has this device and inode."""
 
 Background = Callable[[Coroutine[Any, Any, None]], object]
 
@@ -38,47 +42,119 @@ Background = Callable[[Coroutine[Any, Any, None]], object]
 class Containers:
     """`background` is handed what has to be done when something happens that nobody asked for."""
 
-    def __init__(self, roster: Roster, endpoints: Endpoints, ledger: Ledger, logs: Path, background: Background) -> None:
+    def __init__(self, roster: Roster, networks: Networks, connections: Connections, ledger: Ledger, store: Store, logs: Path,
+                 background: Background) -> None:
         self._roster = roster
-        self._endpoints = endpoints
+        self._networks = networks
+        self._connections = connections
         self._ledger = ledger
+        self._store = store
         self._logs = logs
         self._background = background
 
     # -- coming ----------------------------------------------------------------------------------------------------------
 
     async def attach(self, request: Record) -> Record:
-        """Put a namespace that exists on the bridge. Raises NatgwError, with nothing left behind."""
+        """Put a namespace that exists on a network. Raises NatgwError, with nothing left behind."""
         path = netns.resolve_target(request["target"])
-        if netns.namespace_id(path) == netns.namespace_id("/proc/self/ns/net"):
+        if netns.namespace_id(path) == netns.namespace_id(OWN_NAMESPACE):
             raise NatgwError("that is natgw's own namespace: attach another one")
-        member = self._roster.admit(request, "attached")
+        network = self._networks.find(request.get("network") or DEFAULT_NETWORK)
+        if network.driver != "bridge":
+            raise NatgwError(f"network {network.name} has no bridge to attach a namespace to")
+        member = self._admit(request, "attached", network.name)
         member.container.netns = path
         async with member.lock:
             try:
-                await self._connect(member.container, request)
+                await self._connections.join(member, network, request)
+                self._store.save_container(member.container)
             except BaseException:
-                self._roster.dismiss(member)
+                await self._clear(member)
                 raise
             member.container.state = "running"
             return member.container.record()
 
     async def run(self, request: Record) -> Record:
-        """Make a namespace on the bridge; with `detach`, start the command in it too. Raises as `attach` does."""
-        member = self._roster.admit(request, "run")
+        """Make a namespace on a network; with `detach`, start the command in it too. Raises as `attach` does."""
+        mode, network = self._mode(request)
+        member = self._admit(request, "run", mode)
         container = member.container
         container.command = list(request["command"])
         async with member.lock:
             try:
-                member.namespace = await asyncio.to_thread(netns.create)
-                container.netns = netns.path_of(member.namespace)
-                await self._connect(container, request)
+                await self._move_in(member)
+                if network is not None:
+                    await self._connections.join(member, network, request)
                 if request.get("detach"):
                     await self._spawn(member, request)
             except BaseException:
                 await self._clear(member)
                 raise
             return container.record()
+
+    def _admit(self, request: Record, kind: Literal["run", "attached"], mode: str) -> Member:
+        bindings = parse_port_specs(list(request.get("publish") or []))
+        member = self._roster.admit(request, kind, mode)
+        member.bindings = bindings
+        return member
+
+    def _mode(self, request: Record) -> tuple[str, Network | None]:
+        """What `--network` means: the mode, and the network if there is one to join. Raises NatgwError in Docker's words."""
+        wanted = request.get("network") or DEFAULT_NETWORK
+        kind, colon, name = wanted.partition(":")
+        if kind == "container" and colon:
+            if request.get("publish"):
+                raise NatgwError("conflicting options: port publishing and the container type network mode")
+            other = self._roster.find(name).container
+            if other.network_mode == HOST:
+                return HOST, None
+            if other.state == "exited":
+                raise Conflict(f"cannot join network of a non running container: {other.id}")
+            return f"container:{other.id}", None
+        network = self._networks.find(wanted)
+        return network.name, network if network.driver == "bridge" else None
+
+    async def _move_in(self, member: Member) -> None:
+        """The namespace that a container's process will be in: one of its own, unless its mode says otherwise."""
+        container = member.container
+        kind, _, other = container.network_mode.partition(":")
+        if container.network_mode == HOST:
+            container.netns = f"/proc/{os.getpid()}/ns/net"
+        elif kind == "container":
+            container.netns = self._roster.find(other).container.netns
+        else:
+            member.namespace = await asyncio.to_thread(netns.create)
+            container.netns = netns.path_of(member.namespace)
+            await asyncio.to_thread(inside.loopback_up, container.netns)
+
+    async def restore(self) -> None:
+        """Attach again what the store says was attached when natgw was killed, as far as it is still there."""
+        endpoints = self._store.endpoints()
+        for row in self._store.containers():
+            own = [stored for stored in endpoints if stored.row["container_id"] == row["id"]]
+            try:
+                await self._restore(row, own)
+            except NatgwError as error:
+                log.warning("%s does not come back: %s", row["name"], error)
+                self._store.drop_container(row["id"])
+                for stored in own:
+                    self._store.drop_endpoint(stored.row["id"])
+
+    async def _restore(self, row: Record, endpoints: list[StoredEndpoint]) -> None:
+        if netns.namespace_id(row["netns"]) != (row["netns_device"], row["netns_inode"]):
+            raise NotFound(f"there is another namespace at {row['netns']} now")
+        member = self._roster.admit({**row, "offload": bool(row["offload"])}, "attached", row["network_mode"])
+        container = member.container
+        container.netns = row["netns"]
+        member.bindings = [binding for stored in endpoints for binding in stored.bindings]
+        async with member.lock:
+            try:
+                for stored in endpoints:
+                    await self._connections.join(member, self._networks.find(stored.row["network"]), stored.request)
+            except BaseException:
+                await self._clear(member)
+                raise
+            container.state = "running"
 
     async def started(self, name: str, pid: int) -> Record:
         """`natgw run` has started a container's process: when it ends, the container goes. Raises NatgwError."""
@@ -91,11 +167,6 @@ class Containers:
             self._watch(member, pid, None)
             return member.container.record()
 
-    async def _connect(self, container: Container, request: Record) -> None:
-        bindings = parse_port_specs(list(request.get("publish") or []))
-        await self._endpoints.connect(container, ip=_parse_ip(request.get("ip")), mac=_parse_mac(request.get("mac")),
-                                      bindings=bindings)
-
     async def _spawn(self, member: Member, request: Record) -> None:
         container = member.container
         process = await asyncio.to_thread(processes.spawn, container.netns, container.command or [],
@@ -104,8 +175,9 @@ class Containers:
 
     def _watch(self, member: Member, pid: int, process: Any) -> None:
         watch = Watch(pid, lambda: self._exited(member))
-        entry = self._ledger.note("process", pid=pid, start=processes.start_time(pid),
-                                  netns=list(netns.namespace_id(member.container.netns)))
+        # What runs in a namespace that natgw made belongs to the container; in any other, only this process does.
+        namespace = NOBODYS if member.namespace is None else netns.namespace_id(member.container.netns)
+        entry = self._ledger.note("process", pid=pid, start=processes.start_time(pid), netns=list(namespace))
         member.run = Run(watch, process, entry)
         member.container.pid, member.container.state = pid, "running"
 
@@ -139,11 +211,19 @@ class Containers:
             async with member.lock:
                 await self._clear(member)
 
-    def lost(self, container: Container) -> None:
-        """A container's link has disappeared, with its namespace or by somebody's hand."""
+    def lost(self, endpoint: Endpoint) -> None:
+        """A container's link has disappeared, with its namespace or by somebody's hand: with the last, the container goes."""
         for member in self._roster:
-            if member.container is container:
-                self._background(self.remove(member, LOST_STOP_S))
+            if endpoint in member.container.endpoints:
+                last = len(member.container.endpoints) == 1
+                self._background(self.remove(member, LOST_STOP_S) if last else self._leave(member, endpoint))
+
+    async def _leave(self, member: Member, endpoint: Endpoint) -> None:
+        async with member.lock:
+            if len(member.container.endpoints) > 1:
+                await self._connections.leave(member, endpoint)
+                return
+        await self.remove(member, LOST_STOP_S)
 
     def _exited(self, member: Member) -> None:
         run = member.run
@@ -169,12 +249,14 @@ class Containers:
         finally:
             if member.container.kind == "run":
                 self.log_path(member.container).unlink(missing_ok=True)
+            else:
+                self._store.drop_container(member.container.id)
             self._roster.dismiss(member)
 
     async def _empty(self, member: Member) -> None:
         """Network and namespace of a container go; with the namespace, whatever still runs in it."""
         try:
-            await self._endpoints.disconnect(member.container)
+            await self._connections.leave_all(member)
         finally:
             namespace, member.namespace = member.namespace, None
             if namespace is not None:
@@ -193,53 +275,60 @@ class Containers:
         code = await asyncio.to_thread(run.process.wait)
         return code if code >= 0 else 128 - code
 
-    # -- published ports -------------------------------------------------------------------------------------------------
+    # -- networks, and published ports -------------------------------------------------------------------------------------
+
+    async def connect(self, network_name: str, name: str, request: Record) -> Record:
+        """Give a container another interface, on another network. Raises NatgwError in Docker's words."""
+        member, network = self._roster.find(name), self._networks.find(network_name)
+        async with member.lock:
+            container = self._running(member, name)
+            _check_connectable(container, network)
+            await self._connections.join(member, network, request)
+            return container.record()
+
+    async def disconnect(self, network_name: str, name: str) -> Record:
+        """Take the interface on a network away from a container."""
+        member, network = self._roster.find(name), self._networks.find(network_name)
+        async with member.lock:
+            if network.driver == "host":
+                raise NatgwError("container cannot be disconnected from host network or connected to host network")
+            endpoint = member.container.endpoint_on(network)
+            if endpoint is None:
+                raise NatgwError(f"container {member.container.id} is not connected to network {network.name}")
+            await self._connections.leave(member, endpoint)
+            return member.container.record()
 
     async def publish(self, name: str, specs: list[str]) -> Record:
         """Publish ports of a container that runs: all of them, or Conflict and none."""
         member, bindings = self._roster.find(name), parse_port_specs(specs)
         async with member.lock:
-            if not self._endpoints.is_connected(member.container):
-                raise Conflict(f"container {name} is not running")
-            await self._endpoints.publish(member.container, bindings)
+            self._running(member, name)
+            await self._connections.publish(member, bindings)
             return {"ports": [port.record() for port in member.container.ports]}
 
     async def unpublish(self, name: str, specs: list[str]) -> Record:
         """Take published ports back: each spec names a container port, and the host's if there are several."""
         member, bindings = self._roster.find(name), parse_port_specs(specs)
         async with member.lock:
-            chosen: list[Published] = []
-            for binding in bindings:
-                matching = [item for item in self._endpoints.published(member.container) if item.matches(binding)]
-                if not matching:
-                    raise NotFound(f"container {name} has no published port {binding.container_port}/{binding.protocol} "
-                                   f"like that (`natgw port {name}` shows those it has)")
-                chosen += [item for item in matching if item not in chosen]
-            if chosen:
-                await self._endpoints.unpublish(member.container, chosen)
+            await self._connections.unpublish(member, bindings)
             return {"ports": [port.record() for port in member.container.ports]}
+
+    def _running(self, member: Member, name: str) -> Container:
+        if member not in self._roster or member.container.state == "exited":
+            raise Conflict(f"container {name} is not running")
+        return member.container
 
     def log_path(self, container: Container) -> Path:
         """Where the output of a detached container goes."""
         return self._logs / f"{container.name}.log"
 
 
-def _parse_ip(text: str | None) -> IPv4Address | None:
-    if text is None:
-        return None
-    try:
-        return IPv4Address(text)
-    except ValueError:
-        raise NatgwError(f"invalid IPv4 address: {text}") from None
-
-
-def _parse_mac(text: str | None) -> bytes | None:
-    if text is None:
-        return None
-    try:
-        mac = parse_mac(text)
-    except ValueError as error:
-        raise NatgwError(str(error)) from None
-    if is_group(mac) or not any(mac):
-        raise NatgwError(f"{text} cannot be the address of one station")
-    return mac
+def _check_connectable(container: Container, network: Network) -> None:
+    """Docker's rules of what goes with what (daemon/container_operations.go)."""
+    if container.network_mode == HOST or container.network_mode.startswith("container:"):
+        raise NatgwError("container sharing network namespace with another container or host cannot be connected to any other "
+                         "network")
+    if network.driver == "host":
+        raise NatgwError("container cannot be disconnected from host network or connected to host network")
+    if network.driver == "null" or container.network_mode == "none":
+        raise NatgwError("container cannot be connected to multiple networks with one of the networks in private (none) mode")

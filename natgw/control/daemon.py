@@ -1,6 +1,7 @@
-"""The daemon: one network, its containers, its way out. Methods are what the control API calls; values are JSON-able.
+"""The daemon: networks, the containers on them, the way out. Methods are what the control API calls; values are JSON-able.
 
-Blocking work (netlink, namespaces) runs in threads; everything that touches the datapath runs on the loop.
+Blocking work (netlink, namespaces) runs in threads; everything that touches the datapath runs on the loop. What else serves
+networks, an engine's driver or a name server, is a `Service`: started when all networks are there, stopped before they go.
 """
 
 from __future__ import annotations
@@ -12,33 +13,39 @@ import random
 import shutil
 import time
 from collections.abc import Coroutine
-from ipaddress import IPv4Interface
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from natgw import __version__
-from natgw.control import names, natconfig
+from natgw.control import natconfig
+from natgw.control.connecting import Connections
 from natgw.control.containers import Containers
 from natgw.control.endpoints import Endpoints
-from natgw.control.inspect import default_bridge_options, network_record
-from natgw.control.ipam import check_subnet
+from natgw.control.events import Events
+from natgw.control.inspect import network_record
+from natgw.control.ipam import Pools, check_subnet
 from natgw.control.ledger import Ledger, remove_leftovers
-from natgw.control.model import Container, Network
-from natgw.control.options import DaemonOptions
+from natgw.control.model import Endpoint
+from natgw.control.networks import Networks
+from natgw.control.options import DaemonOptions, check_link, check_mtu
 from natgw.control.publishing import Publisher
-from natgw.control.roster import SHORTEST_ID, Record, Roster, check_link, check_mtu
+from natgw.control.roster import Record, Roster
+from natgw.control.store import Store
 from natgw.control.uplink import UplinkManager
-from natgw.datapath import Datapath, DatapathConfig, NetworkConfig, PortKind
-from natgw.errors import Conflict, NatgwError, NotFound
-from natgw.host import interfaces, links
-from natgw.host.links import Link
+from natgw.datapath import Datapath, DatapathConfig
+from natgw.errors import NatgwError, NotFound
 from natgw.host.pump import Pump
 
 log = logging.getLogger(__name__)
 
-HOST_DEVICE = "natgw0"
-DEFAULT_NETWORK = "bridge"
 STOP_ALL_AFTER_S = 5.0
+
+
+class Service(Protocol):
+    """Something that lives on the daemon's networks. `stop` may be called twice, and if `start` failed."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
 
 
 class Daemon:
@@ -53,16 +60,25 @@ class Daemon:
             raise NatgwError(str(error)) from None
         self.options = options
         self.datapath = Datapath(config)
-        self.network = self._new_network()
-        self._roster = Roster(self.network, options.link, random.Random())
+        self._gateway = options.gateway or next(check_subnet(options.subnet).hosts())
+        if self._gateway not in options.subnet or self._gateway in (options.subnet.network_address,
+                                                                    options.subnet.broadcast_address):
+            raise NatgwError(f"gateway {self._gateway} is not a host address of {options.subnet}")
+        self.events = Events()
+        self.pools = Pools()
+        self._roster = Roster(options.link, random.Random())
         self._ledger = Ledger(options.state_dir / "ledger.jsonl")
         self._started = time.monotonic()
         self._stopped = asyncio.Event()
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._host_link: Link | None = None
+        self._services: list[Service] = []
         self._pump: Pump | None = None
         self._uplink: UplinkManager | None = None
+
+    def add_service(self, service: Service) -> None:
+        """Let a service live as long as the daemon: to be called before `start`, which then calls the service's."""
+        self._services.append(service)
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -75,72 +91,53 @@ class Daemon:
         self._ledger.begin()
         try:
             await self._make()
+            for service in self._services:
+                await service.start()
         except BaseException:
             await self.shutdown()
             raise
 
     async def _make(self) -> None:
-        network = self.network
-        await self._check_alone()
-        await self._check_overlap()
-        loop = asyncio.get_running_loop()
-        pump = self._pump = Pump(loop, self.datapath)
-        self._bridge = self.datapath.add_network(NetworkConfig(
-            name=network.name, subnet=network.subnet, gateway=network.gateway, gateway_mac=network.gateway_mac,
-            mtu=network.mtu))
-        address = IPv4Interface(f"{network.gateway}/{network.subnet.prefixlen}")
-        link = self._host_link = await asyncio.to_thread(
-            links.create_host_tap, HOST_DEVICE, network.gateway_mac, address, network.mtu)
-        port = self.datapath.add_port(self._bridge, HOST_DEVICE, PortKind.HOST, mtu=network.mtu,
-                                      transmit=pump.transmitter(link), coalesces=link.udp_offload)
-        pump.add(port, link, lambda port, error: log.warning("%s is gone: %s", port.name, error.strerror))
-        self._uplink = UplinkManager(self.options, self.datapath, pump, self._ledger)
-        await self._uplink.start()
-        endpoints = Endpoints(network, self._bridge, self.datapath, pump, Publisher(self.datapath, self._uplink), self._ledger,
-                              self._lost)
-        self._containers = Containers(self._roster, endpoints, self._ledger, self._folder("logs"), self._background)
-        pump.start()
-
-    def _new_network(self) -> Network:
         options = self.options
-        subnet = check_subnet(options.subnet)
-        gateway = options.gateway or next(subnet.hosts())
-        if gateway not in subnet or gateway in (subnet.network_address, subnet.broadcast_address):
-            raise NatgwError(f"gateway {gateway} is not a host address of {subnet}")
-        return Network(
-            id=names.new_id(), name=DEFAULT_NETWORK, created=names.timestamp(time.time_ns()), subnet=subnet, gateway=gateway,
-            gateway_mac=names.mac_for(gateway), mtu=options.mtu, device=HOST_DEVICE,
-            options=default_bridge_options(HOST_DEVICE, options.mtu, masquerade=True))
-
-    async def _check_alone(self) -> None:
-        if await asyncio.to_thread(interfaces.exists, HOST_DEVICE):
-            raise Conflict(f"interface {HOST_DEVICE} exists already: another natgw serves this network namespace; "
-                           "start this one in a namespace of its own, or end the other with `natgw down`")
-
-    async def _check_overlap(self) -> None:
-        for route in await asyncio.to_thread(interfaces.host_routes):
-            if route.overlaps(self.network.subnet):
-                raise Conflict(f"Pool overlaps with other one on this address space: {self.network.subnet} meets the host's "
-                               f"route to {route}; choose another with --subnet")
+        loop = asyncio.get_running_loop()
+        self.store = Store(options.state_dir)
+        pump = self._pump = Pump(loop, self.datapath)
+        self._uplink = UplinkManager(options, self.datapath, pump, self._ledger)
+        self.networks = Networks(self.datapath, pump, self.store, self.events, self.pools)
+        self.endpoints = Endpoints(self.networks, self.datapath, pump, Publisher(self.datapath, self._uplink), self._ledger,
+                                   self.store, self.events, options.link, self._lost)
+        self._containers = Containers(self._roster, self.networks, Connections(self.networks, self.endpoints), self._ledger,
+                                      self.store, self._folder("logs"), self._background)
+        await self.networks.start(options.subnet, self._gateway, options.mtu)
+        await self._uplink.start()
+        pump.start()
+        await self._containers.restore()
 
     async def shutdown(self) -> None:
-        """End the containers and remove every interface, filter, sysctl and file that natgw made. Twice is once."""
+        """End the containers and remove every interface, filter, sysctl and file that natgw made. Twice is once.
+
+        Networks that were created stay in the store, for the next `start`.
+        """
         if self._stopping:
             await self._stopped.wait()
             return
         self._stopping = True
         try:
             self._roster.close()
+            for service in reversed(self._services):
+                await _quietly(service.stop())
+            self.events.close()
             await asyncio.gather(*(self._containers.remove(member, STOP_ALL_AFTER_S) for member in self._roster),
                                  return_exceptions=True)
             for task in self._tasks:
                 task.cancel()
             if self._uplink is not None:
                 await self._uplink.stop()
+                await self.endpoints.stop()
+                await self.networks.stop()
+                self.store.close()
             if self._pump is not None:
                 self._pump.close()
-            if self._host_link is not None:
-                await asyncio.to_thread(self._host_link.close)
             self._ledger.clear()
             shutil.rmtree(self._folder("logs"), ignore_errors=True)
         finally:
@@ -170,6 +167,14 @@ class Daemon:
     async def stop(self, name: str, timeout_s: float) -> None:
         """End a container's process and remove the container."""
         await self._containers.stop(name, timeout_s)
+
+    async def connect(self, network: str, name: str, request: Record) -> Record:
+        """Give a container an interface on another network."""
+        return await self._containers.connect(network, name, request)
+
+    async def disconnect(self, network: str, name: str) -> Record:
+        """Take a container's interface on a network away."""
+        return await self._containers.disconnect(network, name)
 
     async def publish(self, name: str, specs: list[str]) -> Record:
         """Publish ports of a container that runs."""
@@ -201,11 +206,12 @@ class Daemon:
     # -- what there is -------------------------------------------------------------------------------------------------------
 
     async def status(self) -> Record:
+        network = self.networks.default
         return {
             "version": __version__, "pid": os.getpid(), "uptime_s": round(time.monotonic() - self._started, 1),
             "socket": str(self.options.socket), "uplink": None if self._uplink is None else self._uplink.record(),
-            "network": self.network.name, "subnet": str(self.network.subnet), "gateway": str(self.network.gateway),
-            "containers": len(self._roster), "flows": len(self.datapath.napt.flows),
+            "network": network.name, "subnet": str(network.subnet), "gateway": str(network.gateway),
+            "networks": len(self.networks.all()), "containers": len(self._roster), "flows": len(self.datapath.napt.flows),
         }
 
     async def list_containers(self) -> list[Record]:
@@ -218,13 +224,12 @@ class Daemon:
         return [{"container": member.container.name, **port.record()} for member in self._roster
                 for port in member.container.ports]
 
-    async def networks(self) -> list[Record]:
-        return [network_record(self.network, [member.container for member in self._roster])]
+    async def list_networks(self) -> list[Record]:
+        return [network_record(network, self.endpoints.of(network)) for network in self.networks.all()]
 
     async def inspect_network(self, name: str) -> Record:
-        if name != self.network.name and not (len(name) >= SHORTEST_ID and self.network.id.startswith(name)):
-            raise NotFound(f"network {name} not found")
-        return network_record(self.network, [member.container for member in self._roster])
+        network = self.networks.find(name)
+        return network_record(network, self.endpoints.of(network))
 
     async def flows(self) -> list[Record]:
         return self.datapath.flow_records(time.monotonic())
@@ -243,9 +248,13 @@ class Daemon:
     def _folder(self, name: str) -> Path:
         return self.options.state_dir / name
 
-    def _lost(self, container: Container) -> None:
-        if not self._stopping:
-            self._containers.lost(container)
+    def _lost(self, endpoint: Endpoint) -> None:
+        if self._stopping:
+            return
+        if endpoint.owner == "natgw":
+            self._containers.lost(endpoint)
+        else:
+            self._background(self.endpoints.unplug(endpoint))
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         if self._stopping:
@@ -254,3 +263,11 @@ class Daemon:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _quietly(work: Coroutine[Any, Any, None]) -> None:
+    """What fails on the way out must not keep the rest from being removed."""
+    try:
+        await work
+    except Exception:
+        log.exception("a service did not stop as it should")

@@ -1,8 +1,12 @@
-"""Endpoints: a namespace's link to the bridge, made and taken away.
+"""Endpoints: an address on a network, its published ports, and the link that leads to it; made and taken away.
+
+An endpoint lives in two steps, since engines take them at different times: `create` gives it address, MAC and ports, and then
+it gets a link. `plug` makes the link inside a namespace that is there (run, attach, CNI). `prepare` makes it here, for an
+engine that moves it where it wants it (Docker).
 
 Addresses and host ports are reserved before the slow work with the kernel begins, so that requests side by side cannot
 take the same. Each step puts its own undoing on a stack: it is unwound if a later step fails, and kept for the day the
-container leaves if none does.
+endpoint goes if none does.
 """
 
 from __future__ import annotations
@@ -11,19 +15,23 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 
 from natgw.control import names
-from natgw.control.ipam import AddressPool
+from natgw.control.events import Events
 from natgw.control.ledger import Entry, Ledger
-from natgw.control.model import Container, Network, PublishedPort
+from natgw.control.model import SHORT_ID, Endpoint, Network, PublishedPort
+from natgw.control.networks import Networks, Segment
+from natgw.control.options import check_link, check_mtu
 from natgw.control.portspec import PortBinding
 from natgw.control.publishing import Published, Publisher
-from natgw.datapath import Bridge, Datapath, Port, PortKind
-from natgw.errors import Conflict
+from natgw.control.requests import EndpointRequest
+from natgw.control.store import Store
+from natgw.datapath import Datapath, Port, PortKind
+from natgw.errors import Conflict, NotFound
 from natgw.host import links
 from natgw.host.links import Link
 from natgw.host.pump import Pump
@@ -31,103 +39,197 @@ from natgw.host.pump import Pump
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Endpoint:
-    """What stands behind a container's address; `undo` takes all of it away."""
+@dataclass(eq=False)
+class _Held:
+    """What stands behind an endpoint; `undo` and `unplug` take it away."""
 
-    ip: IPv4Address
+    endpoint: Endpoint
+    request: EndpointRequest
     published: list[Published]
     undo: AsyncExitStack
+    unplug: AsyncExitStack
 
 
 class Endpoints:
-    """All endpoints of one network. `on_lost` is told of a container whose link has disappeared by itself."""
+    """All endpoints of the daemon. `on_lost` is told of one whose link has disappeared by itself."""
 
-    def __init__(self, network: Network, bridge: Bridge, datapath: Datapath, pump: Pump, publisher: Publisher,
-                 ledger: Ledger, on_lost: Callable[[Container], None]) -> None:
-        self._network = network
-        self._bridge = bridge
+    def __init__(self, networks: Networks, datapath: Datapath, pump: Pump, publisher: Publisher, ledger: Ledger, store: Store,
+                 events: Events, default_link: str, on_lost: Callable[[Endpoint], None]) -> None:
+        self._networks = networks
         self._datapath = datapath
         self._pump = pump
         self._publisher = publisher
         self._ledger = ledger
+        self._store = store
+        self._events = events
+        self._default_link = default_link
         self._on_lost = on_lost
-        self._pool = AddressPool(network.subnet, f"{network.name} ({network.id})")
-        self._pool.reserve(network.gateway)
-        self._stations = {network.gateway_mac}
-        self._endpoints: dict[str, Endpoint] = {}
+        self._held: dict[str, _Held] = {}
 
-    async def connect(self, container: Container, *, ip: IPv4Address | None, mac: bytes | None,
-                      bindings: list[PortBinding]) -> None:
-        """Give a container its link, address and published ports. Raises NatgwError, with nothing left behind."""
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    async def create(self, network: Network, request: EndpointRequest) -> Endpoint:
+        """Take address and MAC, and publish ports. Raises NatgwError, with nothing left behind."""
+        segment = self._networks.segment(network)
+        id_ = request.id or names.new_id()
+        if id_ in self._held:
+            raise Conflict(f"endpoint {id_} already exists in network {network.name}")
+        link = check_link(request.link or self._default_link)
         async with AsyncExitStack() as undo:
-            address = self._pool.allocate() if ip is None else self._pool.reserve(ip)
-            undo.callback(self._pool.release, address)
-            station = self._take_station(mac, address)
-            undo.callback(self._stations.discard, station)
-            published = await self._publisher.publish(bindings, address)
-            undo.push_async_callback(self._publisher.unpublish, published)
-            link = await self._open_link(container, address, station, undo)
-            self._plug(container, link, address, station, undo)
-            container.ip, container.mac, container.device = address, station, link.name
-            container.offload = link.offload
-            container.ports = _lines(published)
-            self._endpoints[container.id] = Endpoint(address, published, undo.pop_all())
+            address = _take_address(segment, request, undo)
+            station = _take_station(segment, request.mac, address)
+            undo.callback(segment.stations.discard, station)
+            endpoint = Endpoint(
+                id=id_, network=network, name=request.name or id_[:SHORT_ID], ip=address, mac=station, owner=request.owner,
+                mtu=check_mtu(request.mtu) if request.mtu is not None else network.mtu,
+                container_id=request.container_id, ip6=request.ip6, ifname=names.check_ifname(request.ifname), link=link,
+                offload=request.offload, aliases=list(request.aliases))
+            segment.endpoints[id_] = endpoint  # a network with an endpoint that is coming is in use
+            undo.callback(segment.endpoints.pop, id_, None)
+            published = await self._publish(endpoint, request.bindings)
+            held = _Held(endpoint, request, published, AsyncExitStack(), AsyncExitStack())
+            undo.push_async_callback(self._unpublish_all, held)
+            held.undo = undo.pop_all()
+        endpoint.ports = _lines(published)
+        self._held[id_] = held
+        return endpoint
 
-    async def disconnect(self, container: Container) -> None:
-        """Take link, address and published ports away. A container that has none keeps having none."""
-        endpoint = self._endpoints.pop(container.id, None)
-        if endpoint is not None:
-            container.ip, container.ports = None, []
-            await endpoint.undo.aclose()
+    async def plug(self, endpoint: Endpoint, namespace: str) -> None:
+        """Make the link inside the namespace at this path. Raises NatgwError; the endpoint is as it was then."""
+        held = self._hold(endpoint)
+        if endpoint.device:
+            raise Conflict(f"endpoint {endpoint.name} has its link already")
+        async with AsyncExitStack() as undo:
+            link = await self._open_link(endpoint, namespace, undo, gateway=held.request.gateway)
+            self._plug(endpoint, link, undo)
+            endpoint.device, endpoint.netns, endpoint.offload = link.name, namespace, link.offload
+            held.unplug = undo.pop_all()
+        self._keep(held)
+        self._events.emit("connect", endpoint.network, endpoint)
 
-    async def publish(self, container: Container, bindings: list[PortBinding]) -> None:
-        """Publish more ports of a container that is connected."""
-        endpoint = self._endpoints[container.id]
-        endpoint.published += await self._publisher.publish(bindings, endpoint.ip)
-        container.ports = _lines(endpoint.published)
+    async def unplug(self, endpoint: Endpoint) -> None:
+        """Take the link away. Twice is once."""
+        held = self._held.get(endpoint.id)
+        if held is not None and endpoint.device:
+            self._events.emit("disconnect", endpoint.network, endpoint)
+            endpoint.device, endpoint.netns, endpoint.port = "", None, None
+            unplug, held.unplug = held.unplug, AsyncExitStack()
+            await unplug.aclose()
 
-    async def unpublish(self, container: Container, items: list[Published]) -> None:
+    async def delete(self, endpoint: Endpoint) -> None:
+        """Take link, ports, MAC and address away. Twice is once."""
+        held = self._held.get(endpoint.id)
+        if held is None:
+            return
+        try:
+            await self.unplug(endpoint)
+        finally:
+            if self._held.pop(endpoint.id, None) is not None:
+                self._store.drop_endpoint(endpoint.id)
+                await held.undo.aclose()
+
+    async def stop(self) -> None:
+        """Take away what is left when the daemon ends; the store keeps what it has of them."""
+        for held in list(self._held.values()):
+            del self._held[held.endpoint.id]
+            await held.unplug.aclose()
+            await held.undo.aclose()
+
+    # -- published ports -------------------------------------------------------------------------------------------------
+
+    async def publish(self, endpoint: Endpoint, bindings: list[PortBinding]) -> None:
+        """Publish more ports: all of them, or Conflict and none."""
+        held = self._hold(endpoint)
+        held.published += await self._publish(endpoint, bindings)
+        self._published_changed(held)
+
+    async def unpublish(self, endpoint: Endpoint, items: list[Published]) -> None:
         """Take some of them back."""
-        published = self._endpoints[container.id].published
+        held = self._hold(endpoint)
         for item in items:
-            published.remove(item)
-        container.ports = _lines(published)
+            held.published.remove(item)
+        self._published_changed(held)
         await self._publisher.unpublish(items)
 
-    def published(self, container: Container) -> list[Published]:
-        """The published ports of a container."""
-        endpoint = self._endpoints.get(container.id)
-        return [] if endpoint is None else endpoint.published
+    def published(self, endpoint: Endpoint) -> list[Published]:
+        """What is published of an endpoint."""
+        held = self._held.get(endpoint.id)
+        return [] if held is None else held.published
 
-    def is_connected(self, container: Container) -> bool:
-        return container.id in self._endpoints
+    def _published_changed(self, held: _Held) -> None:
+        held.endpoint.ports = _lines(held.published)
+        if held.endpoint.device:
+            self._keep(held)
 
-    def _take_station(self, wanted: bytes | None, address: IPv4Address) -> bytes:
-        """A MAC address that no other station here has: two on one bridge would take each other's frames."""
-        mac = wanted or names.mac_for(address)
-        while mac in self._stations:
-            if wanted is not None:
-                raise Conflict(f"MAC address {mac.hex(':')} is already in use in network {self._network.name}")
-            mac = b"\x02\x42" + secrets.token_bytes(4)
-        self._stations.add(mac)
-        return mac
+    async def _publish(self, endpoint: Endpoint, bindings: Iterable[PortBinding]) -> list[Published]:
+        """An internal network publishes nothing, as Docker's does not."""
+        network = endpoint.network
+        wanted = [] if network.internal else [binding.at_host(network.host_binding) for binding in bindings]
+        return await self._publisher.publish(wanted, endpoint.ip)
 
-    async def _open_link(self, container: Container, address: IPv4Address, mac: bytes, undo: AsyncExitStack) -> Link:
-        interface = IPv4Interface(f"{address}/{self._network.subnet.prefixlen}")
-        gateway = self._network.gateway
-        if container.link == "tap":
-            link = await asyncio.to_thread(links.create_container_tap, container.netns, ifname=container.ifname, mac=mac,
-                                           address=interface, gateway=gateway, mtu=container.mtu,
-                                           offload=container.offload)
+    async def _unpublish_all(self, held: _Held) -> None:
+        held.endpoint.ports = []
+        await self._publisher.unpublish(held.published)
+
+    def hand_over(self, old: Endpoint, new: Endpoint) -> None:
+        """What is published of one endpoint leads to another from now on, host ports and all."""
+        source, target = self._hold(old), self._hold(new)
+        items, source.published = source.published, []
+        self._publisher.retarget(items, new.ip)
+        target.published += items
+        for held in (source, target):
+            self._published_changed(held)
+
+    # -- finding -----------------------------------------------------------------------------------------------------------
+
+    def find(self, id_: str) -> Endpoint:
+        """Raises NotFound."""
+        if id_ not in self._held:
+            raise NotFound(f"endpoint {id_} not found")
+        return self._held[id_].endpoint
+
+    def of(self, network: Network) -> list[Endpoint]:
+        """Those on a network, in the order they came."""
+        return [held.endpoint for held in self._held.values() if held.endpoint.network is network]
+
+    def all(self) -> list[Endpoint]:
+        return [held.endpoint for held in self._held.values()]
+
+    def at(self, network: Network, ip: IPv4Address) -> Endpoint | None:
+        """The endpoint with an address."""
+        return next((endpoint for endpoint in self.of(network) if endpoint.ip == ip), None)
+
+    def named(self, network: Network, name: str) -> list[Endpoint]:
+        """Those that DNS knows by a name, which may be an alias that several share."""
+        wanted = name.lower()
+        return [endpoint for endpoint in self.of(network) if wanted in (each.lower() for each in endpoint.names)]
+
+    # -- small ---------------------------------------------------------------------------------------------------------------
+
+    def _hold(self, endpoint: Endpoint) -> _Held:
+        if endpoint.id not in self._held:
+            raise NotFound(f"endpoint {endpoint.name} not found")
+        return self._held[endpoint.id]
+
+    def _keep(self, held: _Held) -> None:
+        if held.request.keep:
+            self._store.save_endpoint(held.endpoint, [item.binding for item in held.published])
+
+    async def _open_link(self, endpoint: Endpoint, namespace: str, undo: AsyncExitStack, *, gateway: bool) -> Link:
+        network = endpoint.network
+        interface = IPv4Interface(f"{endpoint.ip}/{network.subnet.prefixlen}")
+        way_out = network.gateway if gateway and not network.internal else None
+        if endpoint.link == "tap":
+            link = await asyncio.to_thread(links.create_container_tap, namespace, ifname=endpoint.ifname, mac=endpoint.mac,
+                                           address=interface, gateway=way_out, mtu=endpoint.mtu, offload=endpoint.offload)
             undo.push_async_callback(asyncio.to_thread, link.close)
             return link
         veth = names.veth_name()
         entry = self._ledger.note("link", name=veth)
         try:
-            link = await asyncio.to_thread(links.create_container_veth, container.netns, ifname=container.ifname, mac=mac,
-                                           address=interface, gateway=gateway, mtu=container.mtu, host_name=veth,
-                                           offload=container.offload)
+            link = await asyncio.to_thread(links.create_container_veth, namespace, ifname=endpoint.ifname, mac=endpoint.mac,
+                                           address=interface, gateway=way_out, mtu=endpoint.mtu, host_name=veth,
+                                           offload=endpoint.offload)
         except BaseException:
             self._ledger.forget(entry)
             raise
@@ -138,20 +240,42 @@ class Endpoints:
         await asyncio.to_thread(link.close)
         self._ledger.forget(entry)
 
-    def _plug(self, container: Container, link: Link, address: IPv4Address, mac: bytes, undo: AsyncExitStack) -> None:
+    def _plug(self, endpoint: Endpoint, link: Link, undo: AsyncExitStack) -> None:
         """Make the link a port of the bridge, with its station known there."""
         def lost(port: Port, error: OSError) -> None:
-            log.info("%s: its link is gone (%s)", container.name, error.strerror)
-            self._on_lost(container)
+            log.info("%s: its link is gone (%s)", endpoint.name, error.strerror)
+            self._on_lost(endpoint)
 
-        port = self._datapath.add_port(self._bridge, container.name, PortKind.ENDPOINT, mtu=link.mtu,
+        bridge = self._networks.bridge(endpoint.network)
+        port = self._datapath.add_port(bridge, endpoint.name, PortKind.ENDPOINT, mtu=link.mtu,
                                        transmit=self._pump.transmitter(link), coalesces=link.udp_offload)
         undo.callback(self._datapath.remove_port, port)
-        self._datapath.add_neighbour(self._bridge, address, mac, port, time.monotonic())
-        undo.callback(self._datapath.remove_neighbour, self._bridge, address)
+        self._datapath.add_neighbour(bridge, endpoint.ip, endpoint.mac, port, time.monotonic())
+        undo.callback(self._datapath.remove_neighbour, bridge, endpoint.ip)
         self._pump.add(port, link, lost)
         undo.callback(self._pump.remove, port)
+        endpoint.port = port
+
+
+def _take_address(segment: Segment, request: EndpointRequest, undo: AsyncExitStack) -> IPv4Address:
+    if request.ip is not None and request.holds_address:
+        return request.ip
+    address = segment.pool.allocate() if request.ip is None else segment.pool.reserve(request.ip)
+    undo.callback(segment.pool.release, address)
+    return address
+
+
+def _take_station(segment: Segment, wanted: bytes | None, address: IPv4Address) -> bytes:
+    """A MAC address that no other station here has: two on one bridge would take each other's frames."""
+    mac = wanted or names.mac_for(address)
+    while mac in segment.stations:
+        if wanted is not None:
+            raise Conflict(f"MAC address {mac.hex(':')} is already in use in network {segment.network.name}")
+        mac = b"\x02\x42" + secrets.token_bytes(4)
+    segment.stations.add(mac)
+    return mac
 
 
 def _lines(published: list[Published]) -> list[PublishedPort]:
     return [line for item in published for line in item.lines]
+

@@ -5,54 +5,51 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from natgw.control.model import Container, Network
+from natgw.control.model import Endpoint, IpamConfig, Network
 from natgw.wire.ethernet import mac_text
 
-_BRIDGE = "com.docker.network.bridge."
 
-
-def network_record(network: Network, containers: Iterable[Container]) -> dict[str, Any]:
-    """One network with the containers that have an address on it."""
+def network_record(network: Network, endpoints: Iterable[Endpoint]) -> dict[str, Any]:
+    """One network with the endpoints on it."""
     return {
         "Name": network.name,
         "Id": network.id,
         "Created": network.created,
-        "Scope": "local",
-        "Driver": "bridge",
-        "EnableIPv6": False,
+        "Scope": network.scope,
+        "Driver": network.driver,
+        "EnableIPv6": network.ipv6,
         "IPAM": {
             "Driver": "default",
-            "Options": None,
-            "Config": [{"Subnet": str(network.subnet), "Gateway": str(network.gateway)}],
+            "Options": None if network.predefined else {},
+            "Config": [] if network.ipam is None else [_pool(network.ipam)],
         },
-        "Internal": False,
-        "Attachable": False,
+        "Internal": network.internal,
+        "Attachable": network.attachable,
         "Ingress": False,
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": False,
-        "Containers": {container.id: _endpoint(container) for container in containers if container.ip is not None},
+        "Containers": {endpoint.container_id or f"ep-{endpoint.id}": _endpoint(endpoint) for endpoint in endpoints},
         "Options": dict(network.options),
         "Labels": dict(network.labels),
     }
 
 
-def default_bridge_options(device: str, mtu: int, *, masquerade: bool) -> dict[str, str]:
-    """The options Docker shows for its default bridge."""
-    return {
-        _BRIDGE + "default_bridge": "true",
-        _BRIDGE + "enable_icc": "true",
-        _BRIDGE + "enable_ip_masquerade": "true" if masquerade else "false",
-        _BRIDGE + "host_binding_ipv4": "0.0.0.0",
-        _BRIDGE + "name": device,
-        "com.docker.network.driver.mtu": str(mtu),
-    }
+def _pool(ipam: IpamConfig) -> dict[str, Any]:
+    """What was not asked for is left out, as Docker leaves it."""
+    pool: dict[str, Any] = {"Subnet": str(ipam.subnet)}
+    if ipam.ip_range is not None:
+        pool["IPRange"] = str(ipam.ip_range)
+    pool["Gateway"] = str(ipam.gateway)
+    if ipam.aux:
+        pool["AuxiliaryAddresses"] = {name: str(address) for name, address in ipam.aux.items()}
+    return pool
 
 
-def _endpoint(container: Container) -> dict[str, str]:
+def _endpoint(endpoint: Endpoint) -> dict[str, str]:
     return {
-        "Name": container.name,
-        "EndpointID": container.endpoint_id,
-        "MacAddress": mac_text(container.mac),
-        "IPv4Address": f"{container.ip}/{container.prefixlen}",
-        "IPv6Address": "",
+        "Name": endpoint.name,
+        "EndpointID": endpoint.id,
+        "MacAddress": mac_text(endpoint.mac),
+        "IPv4Address": f"{endpoint.ip}/{endpoint.network.subnet.prefixlen}",
+        "IPv6Address": "" if endpoint.ip6 is None else str(endpoint.ip6),
     }

@@ -51,6 +51,14 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_network_name(name: str) -> str:
+    """The same for the name of a network."""
+    if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        raise NatgwError(f"{name[:LONGEST_NAME]} includes invalid characters for a local network name: only "
+                         f"[a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, {LONGEST_NAME} of them at most")
+    return name
+
+
 def check_ifname(name: str) -> str:
     """Raises NatgwError for what Linux does not take as the name of an interface (dev_valid_name in net/core/dev.c)."""
     if not 1 <= len(name.encode()) <= 15 or name in (".", "..") or any(sign in "/:" or sign.isspace() or not sign.isprintable()

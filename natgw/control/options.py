@@ -7,6 +7,8 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from natgw.errors import NatgwError
+
 if TYPE_CHECKING:
     from natgw.datapath.behaviour import NatConfig
 
@@ -15,6 +17,9 @@ DEFAULT_SUBNET = IPv4Network("172.17.0.0/16")
 DEFAULT_PORT_RANGE = (40000, 65535)
 DEFAULT_STATE_DIR = Path("/run/natgw/natgw.d")
 NO_UPLINK = "none"
+LINK_KINDS = ("tap", "veth")
+MTU_RANGE = (68, 65521)
+"""RFC 791 asks for 68; a tap takes no more than 65535 less its header (drivers/net/tun.c)."""
 
 
 def parse_port_range(text: str) -> tuple[int, int]:
@@ -23,6 +28,19 @@ def parse_port_range(text: str) -> tuple[int, int]:
     if not (low.isdecimal() and high.isdecimal() and 1 <= int(low) <= int(high) <= 65535):
         raise ValueError(f"{text!r} is not LO-HI within 1-65535")
     return int(low), int(high)
+
+
+def check_link(kind: str) -> str:
+    if kind not in LINK_KINDS:
+        raise NatgwError(f"link {kind!r} is neither tap nor veth")
+    return kind
+
+
+def check_mtu(mtu: int) -> int:
+    low, high = MTU_RANGE
+    if not low <= mtu <= high:
+        raise NatgwError(f"an MTU of {mtu} is not within {low}-{high}")
+    return mtu
 
 
 def _default_nat() -> NatConfig:

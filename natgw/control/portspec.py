@@ -8,7 +8,7 @@ chooses one. What is wrong is looked for in Docker's order and said in its words
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from natgw.errors import NatgwError
@@ -24,6 +24,10 @@ class PortBinding:
     host_ip: IPv4Address | IPv6Address | None
     host_ports: range
     container_port: int
+
+    def at_host(self, default: IPv4Address) -> PortBinding:
+        """The same, at the address that a network has for what was given none (`host_binding_ipv4`)."""
+        return self if self.host_ip is not None or default.is_unspecified else replace(self, host_ip=default)
 
 
 def parse_port_spec(spec: str) -> list[PortBinding]:

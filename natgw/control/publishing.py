@@ -7,7 +7,7 @@ only they can fail.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from natgw.control.model import PublishedPort
@@ -37,6 +37,11 @@ class Published:
         return (self.protocol == binding.protocol and self.container_port == binding.container_port
                 and (not binding.host_ports or self.host_port in binding.host_ports)
                 and binding.host_ip in (None, self.host_ip))
+
+    @property
+    def binding(self) -> PortBinding:
+        """What would publish it again, at the same host port."""
+        return PortBinding(self.protocol, self.host_ip, range(self.host_port, self.host_port + 1), self.container_port)
 
     @property
     def lines(self) -> list[PublishedPort]:
@@ -74,6 +79,18 @@ class Publisher:
             # Last: until the sockets are closed the ports are taken, and for whoever asks meanwhile, by natgw.
             if item in self._published:
                 self._published.remove(item)
+
+    def retarget(self, published: list[Published], container_ip: IPv4Address) -> None:
+        """Let published ports lead to another address; connections through the datapath end."""
+        for item in published:
+            if item.publication is not None:
+                self._uplink.drop_publication(item.publication)
+                self._datapath.unpublish(item.publication)
+                item.publication = replace(item.publication, container_ip=container_ip)
+                self._datapath.publish(item.publication)
+                self._uplink.add_publication(item.publication)
+            for relay in item.relays:
+                relay.retarget(container_ip)
 
     async def _publish_one(self, binding: PortBinding, container_ip: IPv4Address) -> Published:
         relays, port = self._bind(binding, container_ip)

@@ -16,13 +16,12 @@ from typing import Any, Literal
 
 from natgw.control import names
 from natgw.control.ledger import Entry
-from natgw.control.model import Container, Network
+from natgw.control.model import Container
+from natgw.control.options import check_link, check_mtu
+from natgw.control.portspec import PortBinding
 from natgw.control.processes import Watch
-from natgw.errors import Conflict, NatgwError, NotFound
+from natgw.errors import Conflict, NotFound
 
-LINK_KINDS = ("tap", "veth")
-MTU_RANGE = (68, 65521)
-"""RFC 791 asks for 68; a tap takes no more than 65535 less its header (drivers/net/tun.c)."""
 SHORTEST_ID = 4
 
 Record = dict[str, Any]
@@ -39,19 +38,22 @@ class Run:
 
 @dataclass(eq=False)
 class Member:
-    """A container, with its lock, the descriptor of a namespace natgw made for it, and its process."""
+    """A container, with its lock, the descriptor of a namespace natgw made for it, and its process.
+
+    `bindings` are the ports it wants published, on whichever endpoint is its way out.
+    """
 
     container: Container
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     namespace: int | None = None
     run: Run | None = None
+    bindings: list[PortBinding] = field(default_factory=list)
 
 
 class Roster:
-    """The containers of one network, in the order they came."""
+    """All containers, in the order they came."""
 
-    def __init__(self, network: Network, default_link: str, rng: random.Random) -> None:
-        self._network = network
+    def __init__(self, default_link: str, rng: random.Random) -> None:
         self._default_link = default_link
         self._rng = rng
         self._members: dict[str, Member] = {}
@@ -66,21 +68,24 @@ class Roster:
     def __contains__(self, member: Member) -> bool:
         return self._members.get(member.container.name) is member
 
-    def admit(self, request: Record, kind: Literal["run", "attached"]) -> Member:
-        """A new container as it was asked for, its name taken. Raises Conflict if it is taken, NatgwError for nonsense."""
+    def admit(self, request: Record, kind: Literal["run", "attached"], network: str) -> Member:
+        """A new container as it was asked for, its name taken. Raises Conflict if it is taken, NatgwError for nonsense.
+
+        `network` is the one it will be on, or the mode that it has instead.
+        """
         if self._closed:
             raise Conflict("natgw is going down")
-        network, name = self._network, request.get("name")
+        name = request.get("name")
         name = names.generated_name(set(self._members), self._rng) if name is None else names.check_name(name)
         if name in self._members:
-            raise Conflict(f"endpoint with name {name} already exists in network {network.name}")
+            raise Conflict(f"endpoint with name {name} already exists in network {network}")
         link = self._default_link if request.get("link") is None else request["link"]
-        mtu = network.mtu if request.get("mtu") is None else request["mtu"]
+        mtu = request.get("mtu")
         member = self._members[name] = Member(Container(
-            id=names.new_id(), endpoint_id=names.new_id(), name=name, kind=kind, created=names.timestamp(time.time_ns()),
-            netns="", link=check_link(link), mtu=check_mtu(mtu), network=network.name, prefixlen=network.subnet.prefixlen,
-            gateway=network.gateway, ifname=names.check_ifname(request.get("ifname") or "eth0"),
-            offload=request.get("offload", True)))
+            id=request.get("id") or names.new_id(), name=name, kind=kind,
+            created=request.get("created") or names.timestamp(time.time_ns()), link=check_link(link),
+            mtu=None if mtu is None else check_mtu(mtu), network_mode=network,
+            ifname=names.check_ifname(request.get("ifname") or "eth0"), offload=request.get("offload", True)))
         return member
 
     def find(self, name: str) -> Member:
@@ -101,16 +106,3 @@ class Roster:
     def close(self) -> None:
         """Admit nobody any more."""
         self._closed = True
-
-
-def check_link(kind: str) -> str:
-    if kind not in LINK_KINDS:
-        raise NatgwError(f"link {kind!r} is neither tap nor veth")
-    return kind
-
-
-def check_mtu(mtu: int) -> int:
-    low, high = MTU_RANGE
-    if not low <= mtu <= high:
-        raise NatgwError(f"an MTU of {mtu} is not within {low}-{high}")
-    return mtu

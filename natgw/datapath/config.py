@@ -54,7 +54,11 @@ class DatapathConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """One bridged network with natgw's gateway on it. `mtu` counts bytes of IP packet, as `ip link` does."""
+    """One bridged network with natgw's gateway on it. `mtu` counts bytes of IP packet, as `ip link` does.
+
+    Without `masquerade` its containers reach the outside as they are. An `internal` one leads nowhere but to the gateway's
+    address. Without `icc` its containers do not reach each other.
+    """
 
     name: str
     subnet: IPv4Network
@@ -62,6 +66,8 @@ class NetworkConfig:
     gateway_mac: bytes
     mtu: int = 1500
     masquerade: bool = True
+    internal: bool = False
+    icc: bool = True
 
     def __post_init__(self) -> None:
         if self.gateway not in self.subnet:

@@ -82,6 +82,12 @@ class Relay:
             self._udp = protocol
             protocol.sweep()
 
+    def retarget(self, container_ip: IPv4Address) -> None:
+        """Lead what comes from now on to another address; what is under way goes on as it is."""
+        self.target = (str(container_ip), self.target[1])
+        if self._udp is not None:
+            self._udp.retarget(self.target)
+
     async def close(self) -> None:
         """Stop serving, end what is under way, give the port back. Twice is once."""
         if self._server is not None:
@@ -169,6 +175,12 @@ class _UdpRelay(asyncio.DatagramProtocol):
             self._clients[address] = client
         self._clients.move_to_end(address)
         client.send(data)
+
+    def retarget(self, target: tuple[str, int]) -> None:
+        self._target = target
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
 
     def reply(self, data: bytes, address: tuple[object, ...]) -> None:
         if self._transport is not None:

@@ -152,7 +152,7 @@ class FakeDaemon:
     async def ports(self) -> list[Record]:
         return [{"container": one["name"], **port} for one in self.containers.values() for port in one["ports"]]
 
-    async def networks(self) -> list[Record]:
+    async def list_networks(self) -> list[Record]:
         return [NETWORK]
 
     async def inspect_network(self, name: str) -> Record:

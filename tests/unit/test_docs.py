@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from natgw.api import schema
 from natgw.api.metrics import exposition
 from natgw.api.routes import make_app
 from natgw.cli.main import natgw as command_line
-from natgw.control.model import Container, PublishedPort
+from natgw.control.model import Container, Endpoint, IpamConfig, Network, PublishedPort
 from natgw.datapath import Datapath, PortKind
 from natgw.datapath.port import Port
 from tests.unit.fake_daemon import FakeDaemon, flow
@@ -98,10 +98,12 @@ def test_every_key_of_a_body() -> None:
 
 
 def test_every_key_of_the_containers_records() -> None:
-    container = Container(id="2" * 64, endpoint_id="3" * 64, name="web", kind="run", created="", netns="", link="tap",
-                          mtu=1500, network="bridge", prefixlen=16, gateway=IPv4Address("172.17.0.1"),
-                          ports=[PublishedPort("tcp", "0.0.0.0", 8080, 80)])
-    assert not missing(keys(container.record()))
+    network = Network(id="1" * 64, name="lab", created="", ipam=IpamConfig(subnet=IPv4Network("10.1.0.0/16"),
+                                                                           gateway=IPv4Address("10.1.0.1")))
+    endpoint = Endpoint(id="3" * 64, network=network, name="web", ip=IPv4Address("10.1.0.2"), mac=bytes(6), mtu=1500,
+                        ports=[PublishedPort("tcp", "0.0.0.0", 8080, 80)])
+    container = Container(id="2" * 64, name="web", kind="run", created="", endpoints=[endpoint])
+    assert not missing(keys(container.record()) - {"lab"})
 
 
 async def test_every_key_of_the_other_records() -> None:

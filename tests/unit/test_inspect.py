@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from ipaddress import IPv4Address, IPv4Network
 
-from natgw.control.inspect import default_bridge_options, network_record
-from natgw.control.model import Container, Network, PublishedPort
+from natgw.control.inspect import network_record
+from natgw.control.model import Container, Endpoint, IpamConfig, Network, PublishedPort
+from natgw.control.netoptions import default_bridge_options
 
 CREATED = "2023-11-14T22:13:20.123456789Z"
 
@@ -58,21 +59,39 @@ PRINTED = """
 
 
 def network() -> Network:
-    return Network(id="1" * 64, name="bridge", created=CREATED, subnet=IPv4Network("172.17.0.0/16"),
-                   gateway=IPv4Address("172.17.0.1"), gateway_mac=bytes.fromhex("0242ac110001"), mtu=1500, device="natgw0",
+    return Network(id="1" * 64, name="bridge", created=CREATED, predefined=True, gateway_mac=bytes.fromhex("0242ac110001"),
+                   ipam=IpamConfig(subnet=IPv4Network("172.17.0.0/16"), gateway=IPv4Address("172.17.0.1")), device="natgw0",
                    options=default_bridge_options("natgw0", 1500, masquerade=True))
 
 
+def endpoint(on: Network) -> Endpoint:
+    return Endpoint(id="3" * 64, network=on, name="web", container_id="2" * 64, ip=IPv4Address("172.17.0.2"),
+                    mac=bytes.fromhex("0242ac110002"), mtu=1500)
+
+
 def container() -> Container:
-    return Container(id="2" * 64, endpoint_id="3" * 64, name="web", kind="run", created=CREATED, netns="/proc/1/fd/9",
-                     link="tap", mtu=1500, network="bridge", prefixlen=16, gateway=IPv4Address("172.17.0.1"))
+    return Container(id="2" * 64, name="web", kind="run", created=CREATED, netns="/proc/1/fd/9")
 
 
 def test_as_docker_prints_it() -> None:
-    web, exited = container(), container()
-    web.ip, web.mac = IPv4Address("172.17.0.2"), bytes.fromhex("0242ac110002")
-    exited.id, exited.state = "4" * 64, "exited"
-    assert json.dumps(network_record(network(), [web, exited]), indent=4) == PRINTED.strip()
+    bridge = network()
+    assert json.dumps(network_record(bridge, [endpoint(bridge)]), indent=4) == PRINTED.strip()
+
+
+def test_one_that_was_created_with_all_there_is() -> None:
+    made = Network(id="5" * 64, name="lab", created=CREATED, internal=True, attachable=True, labels={"a": "b"},
+                   ipam=IpamConfig(subnet=IPv4Network("10.1.0.0/16"), gateway=IPv4Address("10.1.0.254"),
+                                   ip_range=IPv4Network("10.1.5.0/24"), aux={"router": IPv4Address("10.1.5.1")}))
+    record = network_record(made, [])
+    assert record["IPAM"] == {"Driver": "default", "Options": {}, "Config": [{
+        "Subnet": "10.1.0.0/16", "IPRange": "10.1.5.0/24", "Gateway": "10.1.0.254",
+        "AuxiliaryAddresses": {"router": "10.1.5.1"}}]}
+    assert record["Internal"] and record["Attachable"] and record["Labels"] == {"a": "b"} and record["Containers"] == {}
+
+
+def test_host_and_none_have_no_addresses() -> None:
+    record = network_record(Network(id="6" * 64, name="none", created=CREATED, driver="null", predefined=True), [])
+    assert record["Driver"] == "null" and record["IPAM"]["Config"] == [] and record["Options"] == {}
 
 
 def test_options_say_what_is_asked_for() -> None:
@@ -91,8 +110,23 @@ def test_a_container_without_and_with_an_address() -> None:
     one = container()
     record = one.record()
     assert record["ip"] is None and record["mac"] is None and record["ports"] == [] and record["state"] == "created"
-    one.ip, one.mac, one.ports = IPv4Address("172.17.0.2"), b"\2\x42\xac\x11\0\2", [PublishedPort("tcp", "::", 8080, 80)]
+    assert record["networks"] == {}
+    first, second = endpoint(network()), endpoint(network())
+    second.network.name, second.ifname, second.ip = "lab", "eth1", IPv4Address("172.18.0.2")
+    first.ports = [PublishedPort("tcp", "::", 8080, 80)]
+    one.endpoints += [first, second]
     record = one.record()
     assert record["ip"] == "172.17.0.2" and record["mac"] == "02:42:ac:11:00:02" and record["prefixlen"] == 16
     assert record["ports"] == [{"protocol": "tcp", "host_ip": "::", "host_port": 8080, "container_port": 80}]
+    assert record["networks"]["lab"]["ip"] == "172.18.0.2" and record["networks"]["lab"]["ifname"] == "eth1"
     assert json.loads(json.dumps(record)) == record
+
+
+def test_the_way_out_is_the_first_by_name_of_those_that_lead_out() -> None:
+    one, ends = container(), {name: endpoint(network()) for name in ("zebra", "apple", "middle")}
+    for name, each in ends.items():
+        each.network.name = name
+        one.endpoints.append(each)
+    assert one.way_out is ends["apple"]
+    ends["apple"].network.internal = True
+    assert one.way_out is ends["middle"]

@@ -1,0 +1,59 @@
+"""What is asked for: a network, an endpoint. Values are parsed and not yet judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+
+from natgw.control.ipam import AddressPool
+from natgw.control.model import Owner
+from natgw.control.portspec import PortBinding
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkRequest:
+    """A network as it is asked for. `pool`: one that was requested before, and that its requester will release."""
+
+    name: str
+    id: str | None = None
+    driver: str = "bridge"
+    owner: Owner = "natgw"
+    persistent: bool = True
+    created: str | None = None
+    subnet: IPv4Network | None = None
+    ip_range: IPv4Network | None = None
+    gateway: IPv4Address | None = None
+    aux: Mapping[str, IPv4Address] = field(default_factory=dict)
+    ipv6: bool = False
+    internal: bool = False
+    attachable: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    pool: AddressPool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointRequest:
+    """An endpoint as it is asked for; what is None is chosen.
+
+    `holds_address`: whoever asks has taken the address already, and releases it. `gateway`: whether it gets the default
+    route, should its network lead anywhere. `keep`: whether it comes back after a restart.
+    """
+
+    name: str = ""
+    id: str | None = None
+    container_id: str = ""
+    owner: Owner = "natgw"
+    ip: IPv4Address | None = None
+    mac: bytes | None = None
+    ip6: IPv6Address | None = None
+    holds_address: bool = False
+    aliases: tuple[str, ...] = ()
+    bindings: tuple[PortBinding, ...] = ()
+    link: str | None = None
+    ifname: str = "eth0"
+    mtu: int | None = None
+    offload: bool = True
+    gateway: bool = True
+    keep: bool = True
