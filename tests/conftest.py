@@ -20,6 +20,8 @@ from typing import TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import generated
+
 T = TypeVar("T")
 
 _ANY_SPEED = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -87,6 +89,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if figures := generated.report():
+        terminalreporter.section("generated sequences")
+        for line in figures:
+            terminalreporter.write_line(line)
     if not _could_not_run:
         return
     terminalreporter.section("could not run on this machine", yellow=True)

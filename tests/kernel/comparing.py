@@ -3,11 +3,14 @@
 What may differ without being a difference: which external port a flow got (each gateway's is put at zero, with the checksums
 that follow from it, where they did not choose alike), and the IP identification of packets a gateway makes itself. A packet
 that came in fragments is compared put together: where it is cut again is each gateway's own business.
+
+After each packet the state of its conversation is compared as well, so that a difference shows where it begins.
 """
 
 from __future__ import annotations
 
 import socket
+import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +18,7 @@ from typing import Any
 from natgw.wire.checksum import adjust, checksum, delta, ones_sum
 from natgw.wire.ipv4 import PROTOCOL_NUMBERS
 from tests.kernel.addresses import EXTERNAL
-from tests.kernel.differences import DIFFERENCES, STATE_DIFFERENCES, Case, Emitted
+from tests.kernel.differences import DIFFERENCES, STATE_DIFFERENCES, Case, Emitted, States
 from tests.kernel.kernel_gateway import KernelGateway
 from tests.kernel.natgw_gateway import NatgwGateway
 from tests.kernel.packets import ICMP, TCP, UDP, Conversation, Error, Segment, Step, frames
@@ -23,17 +26,22 @@ from tests.kernel.packets import ICMP, TCP, UDP, Conversation, Error, Segment, S
 _ETH = 14
 _CHECKSUM_AT = {TCP: 16, UDP: 6, ICMP: 2}
 _QUERIES = (0, 8, 13, 14, 15, 16, 17, 18)
+STALLED_S = 5.0
+"""Half of the shortest time that Linux lets a flow live. Its clock is the machine's, and goes on while a busy one stands still:
+what took longer than this says nothing."""
 
 
 @dataclass
 class Tally:
     """What the comparisons saw: `same` counts packets that both let through alike, by what they were; `dropped` those that
-    neither did; `states` flows in the same state at both; `different` the intended differences, by name."""
+    neither did; `states` flows in the same state at both; `different` the intended differences, by name; `stalled` the
+    sequences that took too long to say anything."""
 
     same: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     states: Counter[str] = field(default_factory=Counter)
     different: Counter[str] = field(default_factory=Counter)
+    stalled: int = 0
 
 
 class Comparison:
@@ -46,7 +54,21 @@ class Comparison:
         self.history: list[Case] = []
         self._ports: dict[str, dict[Conversation, int]] = {"kernel": {}, "natgw": {}}
         self._apart: set[tuple[int, int, str, int]] = set()
+        self._states: dict[Conversation, str | None] = {}
+        self._answered: set[Conversation] = set()
+        self._past: dict[Conversation, tuple[str | None, ...]] = {}
+        self._began = time.monotonic()
         kernel.flush()
+
+    @property
+    def elapsed_s(self) -> float:
+        """How long it goes on, by the machine's clock."""
+        return time.monotonic() - self._began
+
+    @property
+    def stalled(self) -> bool:
+        """Whether so much time has passed that Linux may have ended flows."""
+        return self.elapsed_s > STALLED_S
 
     def external_port(self, gateway: str, conversation: Conversation) -> int:
         """The external port a conversation has at a gateway: its own until one is seen."""
@@ -70,36 +92,49 @@ class Comparison:
         case = Case(step, [Emitted(*each) for each in kernel], [Emitted(*each) for each in natgw], self.natgw.verdict,
                     self.history)
         same = kernel == natgw
-        difference = next((each for each in DIFFERENCES if (each.silent or not same) and each.applies(case)), None)
+        differences = [each for each in DIFFERENCES if (each.silent or not same) and each.applies(case)]
         if same:
             (self.tally.same if kernel else self.tally.dropped)[_name(step, kernel)] += 1
-        elif difference is None:
+        elif not differences:
             raise AssertionError(_describe(case, kernel, natgw))
-        if difference is not None:
+        for difference in differences:
             self.tally.different[difference.name] += 1
             if difference.parts:
                 self._apart.add(_shared(conversation))
         self.history.append(case)
+        self._compare_state(case)
 
-    def compare_states(self) -> None:
-        """Compare what the gateways think of the conversations that did not part. Raises AssertionError."""
+    def _compare_state(self, case: Case) -> None:
+        """Compare what both think of a conversation that has not parted. Raises AssertionError if they do not agree."""
+        conversation = case.step.conversation
+        if _shared(conversation) in self._apart or conversation.remote == EXTERNAL:
+            return
         kernel = {_conversation(entry.protocol, *entry.original): entry.state for entry in self.kernel.entries()}
         ours = {}
         for flow in self.natgw.datapath.flow_records(self.natgw.now):
             leg: Any = flow["original"]
             ours[_conversation(str(flow["protocol"]), leg["src"], leg["dst"], leg["sport"], leg["dport"])] = str(flow["state"])
-        for conversation in {case.step.conversation: None for case in self.history}:
-            if _shared(conversation) in self._apart or conversation.remote == EXTERNAL:
+        # What comes from outside may have been for another conversation that looks the same there.
+        for each in {past.step.conversation: None for past in self.history}:
+            if _shared(each) != _shared(conversation):
                 continue
-            state, our_state = kernel.get(conversation), ours.get(conversation)
-            if state == our_state:
-                self.tally.states[str(state)] += 1
+            states = States(each, self._states.get(each), kernel.get(each), ours.get(each), each in self._answered,
+                            self._past.get(each, ()))
+            if states.kernel == states.natgw:
+                self._states[each] = states.natgw
+                began = states.natgw == "SYN_SENT" != states.before
+                if began:
+                    self._answered.discard(each)  # a new flow, with the ports of an old one
+                self._past[each] = (*(() if began else states.past), states.natgw)
+                self.tally.states[str(states.natgw)] += 1
                 continue
-            before = [case for case in self.history if case.step.conversation == conversation]
-            difference = next((each for each in STATE_DIFFERENCES if each.applies(before, state, our_state)), None)
-            assert difference is not None, f"{conversation}: {state} for Linux, {our_state} for natgw\n" + "\n".join(
-                f"    {case.step}" for case in before)
+            difference = next((one for one in STATE_DIFFERENCES if one.applies(case, states)), None)
+            if difference is None:
+                raise AssertionError(f"{states}\n" + "\n".join(
+                    f"    {past.step}" for past in self.history))
             self.tally.different[difference.name] += 1
+            self._apart.add(_shared(conversation))
+        self._answered.update(_goes_to(each) for each in case.natgw if each.side == "inside")
 
     def _numbered(self, step: Step) -> Step:
         """Fragments of two packets must not have one identification (RFC 6864 section 4.3)."""
@@ -134,6 +169,14 @@ def _shared(conversation: Conversation) -> tuple[int, int, str, int]:
 
 def _conversation(protocol: str, src: str, dst: str, sport: int, dport: int) -> Conversation:
     return Conversation(PROTOCOL_NUMBERS[protocol], src, sport, dst, 0 if protocol == "icmp" else dport)
+
+
+def _goes_to(sent: Emitted) -> Conversation:
+    """The conversation of a packet that was sent inside."""
+    frame, at = sent.frame, sent.l4
+    src, dst = socket.inet_ntoa(frame[_ETH + 12 : _ETH + 16]), socket.inet_ntoa(frame[_ETH + 16 : _ETH + 20])
+    return Conversation(sent.protocol, dst, int.from_bytes(frame[at + 2 : at + 4], "big"), src,
+                        int.from_bytes(frame[at : at + 2], "big"))
 
 
 def _forget_ident(frame: bytearray) -> None:

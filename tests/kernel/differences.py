@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from natgw.datapath import Verdict
 from tests.kernel.addresses import EXTERNAL
-from tests.kernel.packets import ACK, ICMP, PSH, RST, SYN, TCP, URG, Error, Segment, Step
+from tests.kernel.packets import ACK, ICMP, PSH, RST, SYN, TCP, URG, Conversation, Error, Segment, Step
 
 _ETH = 14
 _NOP, _END, _RECORD_ROUTE, _TIMESTAMP, _SOURCE_ROUTE, _ROUTER_ALERT = 1, 0, 7, 68, 131, 148
@@ -117,21 +117,8 @@ def _invalid_and_dying(case: Case) -> bool:
 # -- TCP ---------------------------------------------------------------------------------------------------------------
 
 
-def _reset_judged_by_its_number(case: Case) -> bool:
-    return _is_tcp(case) and bool(_flags(case) & RST) and isinstance(case.step, Segment) and case.step.seq != 0
-
-
-def _forgotten_after_a_reset(case: Case) -> bool:
-    """Before there was an answer the host sent a RST, and the kernel forgot the flow at once."""
-    if case.step.conversation.protocol != TCP or case.kernel:
-        return False
-    answered = False
-    for each in case.history:
-        if each.step.conversation == case.step.conversation and each.natgw and isinstance(each.step, Segment):
-            if each.step.flags & RST and not answered:
-                return True
-            answered = answered or each.step.inward
-    return False
+def _reset_refused_by_its_number(case: Case) -> bool:
+    return _is_tcp(case) and _flags(case) & (RST | URG) == RST and not case.kernel
 
 
 def _urgent(case: Case) -> bool:
@@ -204,10 +191,8 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference("source route", "G4", "Linux drops what asks for a source route; natgw passes it as it is.", _source_routed),
     Difference("own words", "G6", "Linux copies type of service and options to the ICMP it makes; natgw sends errors with "
                "RFC 1349's default, and no options, and lets an echo reply have the request's DF.", _own_words, parts=False),
-    Difference("reset by number", "T6", "Linux drops a RST whose number is before the window, and lets one inside of it pass "
-               "without closing; natgw follows no numbers.", _reset_judged_by_its_number, silent=True),
-    Difference("reset unanswered", "T6", "Linux forgets a flow at once when a RST comes before any answer; natgw keeps it for "
-               "its time.", _forgotten_after_a_reset),
+    Difference("reset refused", "T6", "Linux drops a RST whose number is before the window; natgw follows no numbers.",
+               _reset_refused_by_its_number),
     Difference("urgent", "T8", "Linux holds RST+URG and SYN+ACK+URG to be invalid; to natgw URG says nothing.", _urgent),
     Difference("other queries", "I1", "Linux translates timestamp, information and address mask requests (13, 15, 17); natgw "
                "echo only.", _other_queries),
@@ -221,36 +206,92 @@ DIFFERENCES: tuple[Difference, ...] = (
 
 
 @dataclass(frozen=True)
+class States:
+    """The state of a conversation, as conntrack names it: before a packet at both gateways, and after it at each. None is no
+    flow. The packet may have been one of another conversation, which looks the same from outside. `answered` says that
+    something had come back before it, `past` which states the flow had been in by then.
+    """
+
+    conversation: Conversation
+    before: str | None
+    kernel: str | None
+    natgw: str | None
+    answered: bool
+    past: tuple[str | None, ...]
+
+    @property
+    def change(self) -> tuple[str | None, str | None, str | None]:
+        return self.before, self.kernel, self.natgw
+
+
+@dataclass(frozen=True)
 class StateDifference:
-    """`applies` is given the cases of the conversation, the kernel's state and natgw's; None is no flow."""
+    """`applies` is given the last packet, at which the states parted. From here on the conversation is not the same at both."""
 
     name: str
     requirement: str
     reason: str
-    applies: Callable[[list[Case], str | None, str | None], bool]
+    applies: Callable[[Case, States], bool]
 
 
-def _flow_forgotten(cases: list[Case], kernel: str | None, natgw: str | None) -> bool:
-    """A RST from inside passed before anything came back."""
-    answered = False
-    for case in cases:
-        if case.natgw and isinstance(case.step, Segment) and case.step.conversation.protocol == TCP:
-            if case.step.flags & RST and not answered:
-                return kernel is None and natgw is not None
-            answered = answered or case.step.inward
-    return False
+def _forgotten(case: Case, states: States) -> bool:
+    return bool(_flags(case) & RST) and not states.answered and (states.kernel, states.natgw) == (None, "CLOSE")
 
 
-def _went_on_after_a_reset(cases: list[Case], kernel: str | None, natgw: str | None) -> bool:
-    """A RST passed, and after it something other than a RST."""
-    flags = [_flags(case) for case in cases if case.natgw and _is_tcp(case)]
-    resets = [index for index, each in enumerate(flags) if each & RST]
-    return kernel == "CLOSE" and natgw is not None and bool(resets) and any(not each & RST for each in flags[resets[0]:])
+def _reset_by_number(case: Case, states: States) -> bool:
+    return bool(_flags(case) & RST) and states.natgw == "CLOSE" and states.kernel == states.before
+
+
+def _ended_from_outside(case: Case, states: States) -> bool:
+    return (states.change == ("TIME_WAIT", None, "TIME_WAIT") and case.step.inward and not case.natgw
+            and _flags(case) & (SYN | ACK) == SYN)
+
+
+def _went_on(case: Case, states: States) -> bool:
+    return _flags(case) & (SYN | RST | ACK) == ACK and states.change == ("CLOSE", "CLOSE", "ESTABLISHED")
+
+
+def _began_anew(case: Case, states: States) -> bool:
+    """The kernel lets the side begin anew that sent the RST, if the flow was not closed before."""
+    return _flags(case) & (SYN | ACK) == SYN and not case.step.inward and states.change == ("CLOSE", "CLOSE", "SYN_SENT")
+
+
+def _taken_over(case: Case, states: States) -> bool:
+    """SYN+ACK from outside, and the last from the host was a SYN that changed nothing."""
+    syns = [_flags(each) & (SYN | ACK) == SYN for each in case.history[:-1]
+            if each.step.conversation == case.step.conversation and not each.step.inward and each.natgw]
+    return (case.step.inward and _flags(case) & (SYN | ACK) == SYN | ACK and any(syns) and states.kernel == "SYN_RECV"
+            and states.natgw == states.before)
+
+
+def _challenged(case: Case, states: States) -> bool:
+    last = next((each for each in reversed(case.history[:-1]) if each.natgw and _is_tcp(each)), None)
+    return (last is not None and _flags(last) & (SYN | ACK) == SYN and not last.step.inward and case.step.inward
+            and _flags(case) & (SYN | ACK) == ACK and states.change == ("LAST_ACK", "LAST_ACK", "TIME_WAIT"))
+
+
+def _opened_from_both_sides(case: Case, states: States) -> bool:
+    return ("SYN_SENT2" in states.past and case.step.inward and _flags(case) & (SYN | ACK) == ACK
+            and states.change == ("SYN_RECV", "ESTABLISHED", "SYN_RECV"))
 
 
 STATE_DIFFERENCES: tuple[StateDifference, ...] = (
-    StateDifference("forgotten", "T6", "Linux forgets a flow at once when a RST comes before any answer; natgw keeps it for "
-                    "its time.", _flow_forgotten),
+    StateDifference("forgotten", "T6", "Linux forgets a flow at once when there is no answer before a RST; natgw keeps it for "
+                    "its time.", _forgotten),
+    StateDifference("reset by number", "T6", "Linux lets a RST pass whose number is not the next one, but does not close the "
+                    "flow; natgw follows no numbers.", _reset_by_number),
+    StateDifference("ended from outside", "T8", "To Linux a SYN from outside ends a flow in TIME_WAIT, before it is dropped "
+                    "itself; to natgw it is no part of it.", _ended_from_outside),
     StateDifference("not closed", "T6", "A flow that goes on after a RST was not closed by it, to natgw; to Linux it is until "
-                    "it expires, unless the side that sent the RST begins anew.", _went_on_after_a_reset),
+                    "it expires.", _went_on),
+    StateDifference("begun anew", "T6", "A host may use the ports of a closed flow again, whoever closed it; Linux watches "
+                    "such a SYN, and believes it when it is answered.", _began_anew),
+    StateDifference("taken over", "T8", "A SYN on a flow that is open passes and changes nothing. When it is answered, "
+                    "Linux takes the flow to be a new one, and natgw to be the old one.", _taken_over),
+    StateDifference("challenged", "T8", "Linux knows an ACK that follows a SYN on a closing flow to be about that SYN (RFC "
+                    "5961 section 4); to natgw it acknowledges the FIN.", _challenged),
+    StateDifference("opened from both sides", "T3", "After SYNs that crossed, an ACK of either side is the last of the "
+                    "handshake to Linux; natgw waits for that of the host, as ever.", _opened_from_both_sides),
 )
+
+LISTED: tuple[Difference | StateDifference, ...] = (*DIFFERENCES, *STATE_DIFFERENCES)

@@ -109,7 +109,7 @@ def _story(draw: st.DrawFn, conversation: Conversation) -> list[Step]:
 
 
 @st.composite
-def sequences(draw: st.DrawFn) -> list[Step]:
+def conversing(draw: st.DrawFn) -> list[Step]:
     """Up to some thirty steps of one to four conversations."""
     talking = draw(st.lists(conversations, min_size=1, max_size=4, unique=True))
     steps: list[Step] = []

@@ -1,4 +1,5 @@
-"""What the comparison with Linux has found, each with the smallest packets that show it."""
+"""What the comparison with Linux has found, each with the smallest packets that show it: first what was wrong, then what is
+meant to differ (differences.py)."""
 
 from __future__ import annotations
 
@@ -7,10 +8,29 @@ import pytest
 from natgw.datapath import Verdict
 from tests.kernel.addresses import EXTERNAL, ROUTER
 from tests.kernel.comparing import Comparison, Tally
+from tests.kernel.differences import LISTED, Difference, StateDifference
 from tests.kernel.kernel_gateway import KernelGateway
-from tests.kernel.packets import ECHO, ECHO_REPLY, ICMP, UDP, Conversation, Envelope, Error, Segment
+from tests.kernel.packets import (
+    ACK,
+    ECHO,
+    ECHO_REPLY,
+    FIN,
+    ICMP,
+    RST,
+    SYN,
+    TCP,
+    TIMESTAMP,
+    UDP,
+    URG,
+    Conversation,
+    Envelope,
+    Error,
+    Segment,
+    Step,
+)
 
 UDP_FLOW = Conversation(UDP, "172.17.0.2", 5000, ROUTER, 80)
+TCP_FLOW = Conversation(TCP, "172.17.0.2", 5000, ROUTER, 80)
 PING = Conversation(ICMP, "172.17.0.2", 5000, ROUTER, 0)
 
 
@@ -59,3 +79,46 @@ def test_a_reply_to_a_timestamp_request_is_no_reply_to_an_echo(both: Comparison)
     both.step(Segment(PING, True, query=14))
     both.step(Segment(PING, True, Envelope(ttl=2), query=ECHO_REPLY))
     assert (both.tally.dropped["icmp in"], both.tally.same["icmp in"]) == (1, 1)
+
+
+def tcp(*segments: str) -> list[Step]:
+    """Segments as `>S`, `<SA`: which way, and the flags that are set."""
+    flags = {"S": SYN, "A": ACK, "F": FIN, "R": RST, "U": URG}
+    return [Segment(TCP_FLOW, each[0] == "<", flags=sum(flags[letter] for letter in each[1:])) for each in segments]
+
+
+OPENED = tcp(">S", "<SA", ">A")
+CLOSED = [*OPENED, *tcp(">FA", "<A", "<FA", ">A")]
+DIFFERENT: dict[str, list[Step]] = {
+    "refused packets count": [*OPENED, Segment(TCP_FLOW, False, Envelope(ttl=1), flags=FIN | ACK)],
+    "refused or dropped": [*OPENED, Segment(TCP_FLOW, True, Envelope(ttl=1), flags=SYN | FIN)],
+    "options written": [Segment(UDP_FLOW, False, Envelope(options=b"\x07\x07\x04\0\0\0\0\0"))],
+    "options refused": [Segment(UDP_FLOW, False, Envelope(options=b"\x94\x28\0\0"))],
+    "source route": [Segment(UDP_FLOW, False, Envelope(options=b"\x83\x07\x04\xcb\0\x71\x09\0"))],
+    "own words": [Segment(UDP_FLOW, False, Envelope(ttl=1, tos=0xB8))],
+    "reset refused": [*OPENED, Segment(TCP_FLOW, True, flags=RST, seq=-1)],
+    "urgent": [*OPENED, *tcp(">RU")],
+    "other queries": [Segment(PING, False, query=TIMESTAMP)],
+    "hairpin": [Segment(Conversation(UDP, "172.17.0.2", 5000, EXTERNAL, 5000), False)],
+    "bad quotation": [Segment(UDP_FLOW, False), Error(UDP_FLOW, True, 3, 3, spoilt="quoted ip")],
+    "fragmented ping": [Segment(PING, True, payload=b"f" * 100, pieces=(0, 1), query=ECHO)],
+    "forgotten": tcp(">S", ">R"),
+    "reset by number": [*OPENED, Segment(TCP_FLOW, True, flags=RST, seq=1)],
+    "ended from outside": [*CLOSED, *tcp("<S")],
+    "not closed": [*OPENED, *tcp("<R", ">A")],
+    "begun anew": tcp(">S", ">S", "<S", "<R", ">S"),
+    "taken over": [*OPENED, *tcp(">S", "<SA")],
+    "challenged": [*OPENED, *tcp(">FA", "<A", "<FA", ">S", "<A")],
+    "opened from both sides": tcp(">S", "<S", ">SA", "<A"),
+}
+
+
+@pytest.mark.parametrize("difference", LISTED, ids=lambda each: each.name)
+def test_what_is_meant_to_differ_does(both: Comparison, difference: Difference | StateDifference) -> None:
+    """An entry that explains nothing any more is to be taken from the list."""
+    *before, last = DIFFERENT[difference.name]
+    for step in before:
+        both.step(step)
+    assert not both.tally.different
+    both.step(last)
+    assert both.tally.different[difference.name] == 1
