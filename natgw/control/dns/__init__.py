@@ -1,0 +1,7 @@
+"""Names for containers: questions answered from what natgw knows of a network, the others passed on to the host's resolvers.
+
+    resolver    pure: a question and the names it may see in, an answer out, or None: pass it on
+    forwarder   pure: what to send to which resolver when, and what to make of what comes back
+    zones       what can be seen from a container, and from a gateway's address
+    service     sockets where they are needed, for as long as they are needed
+"""
