@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
 
 from natgw.datapath.config import NetworkConfig, UplinkConfig
 from natgw.datapath.port import ROUTE, Port
@@ -20,6 +21,9 @@ from natgw.tables.neigh import Neighbour, NeighbourTable
 from natgw.tables.routes import RouteTable
 from natgw.wire.arp import ArpMessage, build_reply, build_request
 from natgw.wire.ethernet import BROADCAST, ETH, L3, TYPE_IPV4
+
+if TYPE_CHECKING:
+    from natgw.datapath.dhcp import DhcpHook
 
 _TYPE_IPV4 = TYPE_IPV4.to_bytes(2, "big")
 
@@ -113,6 +117,8 @@ class Bridge(Side):
         self.broadcast = config.subnet.broadcast_address.packed
         self.ports: list[Port] = []
         self.host_port: Port | None = None
+        self.dhcp: DhcpHook | None = None
+        """The network's DHCP server, if it has one."""
         self.fdb: Fdb[Port] = Fdb(max_fdb)
         self.fdb.add_static(config.gateway_mac, ROUTE)
 

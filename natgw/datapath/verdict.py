@@ -17,6 +17,8 @@ class Verdict(IntEnum):
     FLOODED = auto()
     ABSORBED = auto()
     """For the gateway itself: ARP it answered or learned from."""
+    DHCP = auto()
+    """For the DHCP server of the network: answered, or noted."""
     # Layer 3
     TRANSLATED_OUT = auto()
     TRANSLATED_IN = auto()
@@ -46,6 +48,8 @@ class Verdict(IntEnum):
     DROP_NOT_FOR_US = auto()
     DROP_ETHERTYPE = auto()
     DROP_BAD_ARP = auto()
+    DROP_BAD_DHCP = auto()
+    """No DHCP message, or one about another station than it is from."""
     DROP_BAD_VERSION = auto()
     DROP_BAD_IHL = auto()
     DROP_BAD_LENGTH = auto()

@@ -1,6 +1,6 @@
 """A frame's way through natgw, one step after the other. Each function is one decision point; each way ends in a verdict.
 
-    from_bridge   learn the sender; another station's frame goes to its port or floods, unchanged
+    from_bridge   learn the sender; another station's frame goes to its port or floods, unchanged; DHCP to its server
       to_gateway  ARP for the gateway; IPv4 goes on
         route     what is addressed to the gateway or the host goes to the host; the rest goes out, translated
     from_uplink   ARP for the uplink; IPv4 to one of its addresses goes on
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from natgw.datapath import tcp_state
+from natgw.datapath import dhcp, tcp_state
 from natgw.datapath.config import Publication
 from natgw.datapath.forward import answer_echo, forward, forward_later_fragment, refuse, send_by
 from natgw.datapath.icmp_errors import translate_error
@@ -79,6 +79,10 @@ def _flood_group(bridge: Bridge, port: Port, buf: bytearray, n: int, now: float)
         if bridge.owns(message.target_ip):
             # The host port has the gateway's address too: asked as well, it would answer a second time.
             return _flood(bridge, port, buf, n, but=bridge.host_port)
+    elif bridge.dhcp is not None and port is not bridge.host_port:
+        request = dhcp.broadcast_request(buf, n)
+        if request is not None:
+            return dhcp.serve(bridge.dhcp, bridge, port, request, now)
     return _flood(bridge, port, buf, n)
 
 
@@ -135,6 +139,8 @@ def to_gateway(dp: Datapath, port: Port, bridge: Bridge, buf: bytearray, n: int,
         return Verdict.DROP_LAND
     if not bridge.on_link(packet.src) or packet.src == bridge.gateway:
         return Verdict.DROP_MARTIAN_SOURCE
+    if bridge.dhcp is not None and packet.dst == bridge.gateway and dhcp.is_request(packet):
+        return dhcp.serve(bridge.dhcp, bridge, port, packet, now)
     return route(dp, bridge, packet, now)
 
 
