@@ -65,4 +65,4 @@ class BlocksMachine(GatewayMachine):
 
 def test_blocks_keep_what_a_nat_has_to_keep() -> None:
     check_machine(BlocksMachine, at_least={name: number // 5 for name, number in AT_LEAST.items()} | {"in its block": 200},
-                  settings=settings(derandomize=True, deadline=None, max_examples=20, stateful_step_count=40))
+                  settings=settings(derandomize=True, deadline=None, max_examples=60, stateful_step_count=40))
