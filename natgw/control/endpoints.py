@@ -23,6 +23,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from natgw.control import names
 from natgw.control.events import Events
 from natgw.control.ledger import Entry, Ledger
+from natgw.control.limits import limit_receive, limited_transmit
 from natgw.control.model import SHORT_ID, Endpoint, Network, PublishedPort
 from natgw.control.networks import Networks, Segment
 from natgw.control.options import check_link, check_mtu
@@ -247,8 +248,11 @@ class Endpoints:
             self._on_lost(endpoint)
 
         bridge = self._networks.bridge(endpoint.network)
-        port = self._datapath.add_port(bridge, endpoint.name, PortKind.ENDPOINT, mtu=link.mtu,
-                                       transmit=self._pump.transmitter(link), coalesces=link.udp_offload)
+        request = self._held[endpoint.id].request
+        transmit = limited_transmit(request.ingress, self._pump.transmitter(link), lambda: endpoint.port, undo)
+        port = self._datapath.add_port(bridge, endpoint.name, PortKind.ENDPOINT, mtu=link.mtu, transmit=transmit,
+                                       coalesces=link.udp_offload)
+        limit_receive(request.egress, port, self._datapath, undo)
         undo.callback(self._datapath.remove_port, port)
         self._datapath.add_neighbour(bridge, endpoint.ip, endpoint.mac, port, time.monotonic())
         undo.callback(self._datapath.remove_neighbour, bridge, endpoint.ip)

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from natgw.control.ipam import AddressPool
 from natgw.control.model import Owner
 from natgw.control.portspec import PortBinding
+from natgw.host.shaper import Rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,8 @@ class EndpointRequest:
     """An endpoint as it is asked for; what is None is chosen.
 
     `holds_address`: whoever asks has taken the address already, and releases it. `gateway`: whether it gets the default
-    route, should its network lead anywhere. `keep`: whether it comes back after a restart.
+    route, should its network lead anywhere. `ingress` and `egress` limit what comes to it and what it
+    sends. `keep`: whether it comes back after a restart.
     """
 
     name: str = ""
@@ -56,4 +58,6 @@ class EndpointRequest:
     mtu: int | None = None
     offload: bool = True
     gateway: bool = True
+    ingress: Rate | None = None
+    egress: Rate | None = None
     keep: bool = True

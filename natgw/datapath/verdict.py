@@ -83,6 +83,8 @@ class Verdict(IntEnum):
     DROP_ICMP_TYPE = auto()
     DROP_RATE_LIMITED = auto()
     """An ICMP error was due, but not allowed to go (RFC 1812 section 4.3.2.8)."""
+    DROP_BANDWIDTH = auto()
+    """The container sends more than the limit on its bandwidth lets through."""
 
     @property
     def label(self) -> str:
