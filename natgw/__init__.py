@@ -4,7 +4,7 @@ Layers, each importing only itself and those to its left (tests/unit/test_layers
 
     wire <- tables <- datapath <- host <- control <- api <- cli
 
-`natgw.errors` is everybody's.
+`natgw.errors` is everybody's. `natgw.cni`, the plugin that engines call, stands apart and imports nothing but itself.
 """
 
 __version__ = "0.1.0"

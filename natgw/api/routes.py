@@ -14,6 +14,7 @@ from aiohttp import web
 
 from natgw.api import schema
 from natgw.api.backend import Backend, Record
+from natgw.api.cniroutes import cni_routes
 from natgw.api.counters import groups
 from natgw.api.filters import flow_filter, follow_flag
 from natgw.api.logstream import pieces
@@ -85,6 +86,7 @@ class Api:
             web.get("/v1/neigh", self.answer(lambda request: self.backend.neigh())),
             web.get("/v1/stats", self.answer(self.stats)),
             web.get("/metrics", self.metrics),
+            *cni_routes(self.backend, self.answer),
         ]
 
     def answer(self, ask: Callable[[web.Request], Awaitable[Any]], *, status: int = 200) -> Handler:

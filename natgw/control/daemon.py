@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from natgw import __version__
 from natgw.control import natconfig
+from natgw.control.cni import Attachments
 from natgw.control.connecting import Connections
 from natgw.control.containers import Containers
 from natgw.control.endpoints import Endpoints
@@ -112,6 +113,8 @@ class Daemon:
         await self._uplink.start()
         pump.start()
         await self._containers.restore()
+        self.cni = Attachments(self.networks, self.endpoints, self.store)
+        await self.cni.start()
 
     async def shutdown(self) -> None:
         """End the containers and remove every interface, filter, sysctl and file that natgw made. Twice is once.

@@ -44,6 +44,12 @@ MIGRATIONS: tuple[str, ...] = (
         endpoint TEXT NOT NULL REFERENCES endpoints (id) ON DELETE CASCADE, protocol TEXT NOT NULL,
         host_ip TEXT, host_port INTEGER NOT NULL, container_port INTEGER NOT NULL);
     """,
+    """
+    CREATE TABLE attachments (
+        id TEXT PRIMARY KEY REFERENCES endpoints (id) ON DELETE CASCADE, netns_device INTEGER NOT NULL,
+        netns_inode INTEGER NOT NULL, default_route INTEGER NOT NULL,
+        ingress_rate INTEGER, ingress_burst INTEGER, egress_rate INTEGER, egress_burst INTEGER);
+    """,
 )
 """Scripts, each made once; new ones are added at the end."""
 
@@ -153,6 +159,15 @@ class Store:
 
     def endpoints(self) -> list[StoredEndpoint]:
         return [StoredEndpoint(dict(row), self._bindings(row["id"])) for row in self._rows("endpoints")]
+
+    def save_attachment(self, id_: str, values: Record) -> None:
+        """What a CNI attachment has beside its endpoint, which is there already."""
+        with self.connection:
+            self._put("attachments", {"id": id_, **values})
+
+    def attachment(self, id_: str) -> Record | None:
+        row = self.connection.execute("SELECT * FROM attachments WHERE id = ?", (id_,)).fetchone()
+        return None if row is None else dict(row)
 
     def save_container(self, container: Container) -> None:
         device, inode = netns.namespace_id(container.netns)

@@ -21,6 +21,7 @@ from natgw.control import natconfig
 from natgw.control.options import DaemonOptions
 from natgw.datapath import NatConfig
 from natgw.errors import Conflict, NatgwError, NotFound
+from tests.unit.fake_cni import FakeCni
 
 Record = dict[str, Any]
 CREATED = "2020-02-02T10:20:30.123456789Z"
@@ -59,6 +60,7 @@ class FakeDaemon:
         self.flow_records = [flow(), flow("udp", "172.17.0.3", 53, 90_000), flow("tcp", "172.17.0.3", 4000, 7000)]
         self.nat_config = NatConfig()
         self.log_path = logs
+        self.cni = FakeCni()
         self.broken = False
         self.changed = threading.Condition()
 

@@ -71,7 +71,7 @@ COMMANDS = dict(all_commands())
 def test_the_commands_of_the_reference() -> None:
     assert [path[-1] for path in COMMANDS if len(path) == 1] == [
         "up", "down", "status", "run", "exec", "logs", "stop", "ps", "inspect", "attach", "detach", "port", "publish",
-        "unpublish", "network", "nat", "flows", "fdb", "neigh", "stats"]
+        "unpublish", "network", "nat", "cni", "flows", "fdb", "neigh", "stats"]
 
 
 @pytest.mark.parametrize("path", [(), *COMMANDS], ids=" ".join)

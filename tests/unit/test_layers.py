@@ -14,6 +14,10 @@ PACKAGE = Path(natgw.__file__).parent
 LAYERS = ("wire", "tables", "datapath", "host", "control", "api", "cli")
 TESTING = "testing"
 """The test kit: it may import every layer and is imported by none."""
+CNI = "cni"
+"""The plugin that engines start for every container: it stands apart, and for its start's sake imports next to nothing."""
+CNI_USERS = ("control", "api", "cli")
+CNI_MODULES = {"__future__", "collections.abc", "json", "os", "re", "socket", "sys", "typing"}
 TEST_TOOLS = {"hypothesis", "pytest", "scapy"}
 """Only the test kit needs them: they are not installed with natgw."""
 COMMON = {"natgw", "natgw.errors"}
@@ -58,8 +62,15 @@ def test_imports_point_left(layer: str) -> None:
         f"{place} imports {module}"
         for place, module in layer_imports(layer)
         if module.split(".")[0] == "natgw" and module not in COMMON and module.split(".")[1] not in allowed
+        and not (layer in CNI_USERS and module.split(".")[1] == CNI)
     ]
     assert not wrong
+
+
+def test_the_cni_plugin_imports_next_to_nothing() -> None:
+    assert not [f"{place} imports {module}" for place, module in layer_imports(CNI)
+                if module not in CNI_MODULES and module.split(".")[:2] != ["natgw", CNI]]
+    assert list(layer_imports(CNI))
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -81,7 +92,7 @@ def test_no_io_clock_or_log_below_host(layer: str) -> None:
 
 
 def test_every_package_is_a_layer() -> None:
-    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} <= {*LAYERS, TESTING}
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} <= {*LAYERS, CNI, TESTING}
 
 
 @pytest.mark.parametrize(
