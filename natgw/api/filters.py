@@ -9,7 +9,7 @@ from natgw.api.backend import Record
 from natgw.api.schema import unknown_key
 from natgw.errors import NatgwError
 
-PROTOCOLS = ("tcp", "udp", "icmp")
+PROTOCOLS = ("tcp", "udp", "icmp", "sctp", "udplite", "dccp", "gre")
 FLAGS = {"1": True, "true": True, "0": False, "false": False}
 
 
@@ -30,8 +30,9 @@ def flow_filter(query: Mapping[str, str]) -> FlowFilter:
     """Raises NatgwError for a key or a protocol that does not exist."""
     known = {key: query.get(key) for key in ("container", "protocol")}
     _refuse_others(query, known)
-    if known["protocol"] not in (None, *PROTOCOLS):
-        raise NatgwError(f"unknown protocol \"{known['protocol']}\": one of {', '.join(PROTOCOLS)}")
+    protocol = known["protocol"]
+    if protocol not in (None, *PROTOCOLS) and not (str(protocol).isdecimal() and int(str(protocol)) < 256):
+        raise NatgwError(f'unknown protocol "{protocol}": one of {", ".join(PROTOCOLS)}, or the number of another')
     return FlowFilter(**known)
 
 

@@ -118,7 +118,8 @@ def set_(client: Client, words: tuple[str, ...], json_: bool) -> None:
     timeouts.profile                   rfc, linux
     timeouts.udp    also udp_stream, icmp, tcp_syn_sent, tcp_syn_recv,
                     tcp_established, tcp_fin_wait, tcp_close_wait, tcp_last_ack,
-                    tcp_time_wait, tcp_close
+                    tcp_time_wait, tcp_close, udplite, udplite_stream, sctp_init,
+                    sctp_established, gre, gre_stream, other
 
     Times are in seconds, or with a unit: 500ms, 90s, 5m, 2h, 5d. 0 or none: no limit, not at all.
     """

@@ -18,7 +18,8 @@ import click
 GAP = "   "
 SHORT_ID = 12
 SHORT_COMMAND = 20
-IP_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
+IP_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "gre": 47, "sctp": 132, "udplite": 136}
+"""Those that conntrack knows by name; others are known by their number."""
 
 
 @dataclass(frozen=True)
@@ -142,10 +143,12 @@ def inner(port: dict[str, Any]) -> str:
 def conntrack_line(flow: dict[str, Any]) -> str:
     """A flow in the form of `conntrack -L` (libnetfilter_conntrack, snprintf_default.c), with packets and bytes counted.
 
-    Marks and reference counts are the kernel's own affair: natgw has none. An ICMP query is shown as an echo.
+    Marks and reference counts are the kernel's own affair: natgw has none. An ICMP query is shown as an echo, GRE with the key
+    0 that it has for nf_conntrack unless it is PPTP's, and SCTP without a state, since natgw follows none.
     """
     protocol, original, reply = flow["protocol"], flow["original"], flow["reply"]
-    words = [f"{protocol:<8} {IP_PROTOCOLS[protocol]} {flow['timeout_s']}"]
+    number = IP_PROTOCOLS.get(protocol)
+    words = [f"{'unknown' if number is None else protocol:<8} {number or protocol} {flow['timeout_s']}"]
     if protocol == "tcp":
         words.append(flow["state"])
     words.append(_tuple(protocol, original, 8))
@@ -158,5 +161,10 @@ def conntrack_line(flow: dict[str, Any]) -> str:
 
 
 def _tuple(protocol: str, leg: dict[str, Any], icmp_type: int) -> str:
-    ends = f"type={icmp_type} code=0 id={leg['sport']}" if protocol == "icmp" else f"sport={leg['sport']} dport={leg['dport']}"
-    return f"src={leg['src']} dst={leg['dst']} {ends} packets={leg['packets']} bytes={leg['bytes']}"
+    if protocol == "icmp":
+        ends = f" type={icmp_type} code=0 id={leg['sport']}"
+    elif protocol == "gre":
+        ends = " srckey=0x0 dstkey=0x0"
+    else:
+        ends = f" sport={leg['sport']} dport={leg['dport']}" if protocol in IP_PROTOCOLS else ""
+    return f"src={leg['src']} dst={leg['dst']}{ends} packets={leg['packets']} bytes={leg['bytes']}"

@@ -22,6 +22,13 @@ FLOW_ORDERS: dict[str, Callable[[Record], Any]] = {
 }
 
 
+def _known_protocol(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A protocol that flows may have: one with a name, or the number of another."""
+    if value is None or value in output.IP_PROTOCOLS or (value.isdecimal() and int(value) < 256):
+        return value
+    raise click.BadParameter(f"'{value}' is not one of {', '.join(output.IP_PROTOCOLS)}, nor another's number.", ctx, param)
+
+
 @click.command(cls=TeachingCommand, examples="""
     # every flow, each as the container sees it and as the outside sees it
     natgw flows
@@ -33,7 +40,8 @@ FLOW_ORDERS: dict[str, Callable[[Record], Any]] = {
     natgw flows --json | jq -r '.[].mapping.external'
 """)
 @click.option("--container", metavar="NAME", help="Only flows of this container.", shell_complete=complete_container)
-@click.option("--protocol", type=click.Choice(["tcp", "udp", "icmp"]), help="Only flows of this protocol.")
+@click.option("--protocol", metavar="NAME", callback=_known_protocol, help="Only flows of this protocol, such as tcp, or 50.",
+              shell_complete=lambda ctx, param, begin: [name for name in output.IP_PROTOCOLS if name.startswith(begin)])
 @click.option("--sort", type=click.Choice(list(FLOW_ORDERS)), help="Largest first; for timeout, the next to end first.")
 @click.option("--conntrack", is_flag=True, help="Print one line for each, in the form of conntrack -L.")
 @json_option
@@ -43,7 +51,8 @@ def flows(client: Client, container: str | None, protocol: str | None, sort: str
     """List translated flows.
 
     ORIGINAL is the flow as its first packet came in, REPLY the answer as it comes in: what differs between them is
-    the translation. For icmp the number behind the colon is the query's id. PACKETS and BYTES count original/reply.
+    the translation. For icmp the number behind the colon is the query's id; protocols
+    without ports have none. PACKETS and BYTES count original/reply.
     """
     if conntrack and json_:
         raise click.UsageError("--conntrack and --json exclude each other.", click.get_current_context())
@@ -74,6 +83,8 @@ def _address_order(address: str) -> list[int]:
 
 
 def _leg(leg: Record) -> str:
+    if not (leg["sport"] or leg["dport"]):
+        return f"{leg['src']} -> {leg['dst']}"  # of a protocol without ports
     return f"{leg['src']}:{leg['sport']} -> {leg['dst']}:{leg['dport']}"
 
 

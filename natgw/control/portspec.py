@@ -38,7 +38,7 @@ def parse_port_spec(spec: str) -> list[PortBinding]:
     if not container:
         raise NatgwError(f"no port specified: {spec}<empty>")
     if protocol not in PROTOCOLS:
-        raise NatgwError(f"invalid proto: {protocol} (in {spec!r}; use tcp or udp)")
+        raise NatgwError(f"invalid proto: {protocol} (in {spec!r}; use tcp, udp or sctp)")
     host = front.pop() if front else ""
     address = _parse_address(":".join(front), spec)
     container_ports = _parse_range(container, "containerPort", spec)
@@ -54,11 +54,13 @@ def parse_port_spec(spec: str) -> list[PortBinding]:
 
 
 def parse_port_specs(specs: list[str]) -> list[PortBinding]:
-    """All bindings of several arguments, refusing what natgw cannot publish. Raises NatgwError."""
+    """All bindings of several arguments, refusing SCTP where only a relay would serve. Raises NatgwError."""
     bindings = [binding for spec in specs for binding in parse_port_spec(spec)]
     for binding in bindings:
-        if binding.protocol == "sctp":
-            raise NatgwError(f"port {binding.container_port}/sctp: publishing SCTP is not supported yet; use tcp or udp")
+        address = binding.host_ip
+        if binding.protocol == "sctp" and address is not None and (address.version == 6 or address.is_loopback):
+            raise NatgwError(f"port {binding.container_port}/sctp: SCTP is published on IPv4 addresses of the uplink only, "
+                             f"not on {address}")
     return bindings
 
 

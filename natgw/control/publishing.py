@@ -7,6 +7,7 @@ only they can fail.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
@@ -14,11 +15,14 @@ from natgw.control.model import PublishedPort
 from natgw.control.portspec import PortBinding
 from natgw.control.uplink import UplinkManager
 from natgw.datapath import Datapath, Publication
+from natgw.datapath.config import TransportName
 from natgw.errors import Conflict, NatgwError
 from natgw.host.relay import HostAddress, Relay
+from natgw.host.sctp_port import EPHEMERAL, SctpPort
 
 ANY4, ANY6 = IPv4Address(0), IPv6Address(0)
 _EPHEMERAL_TRIES = 16
+_TRANSPORTS: dict[str, TransportName] = {"tcp": "tcp", "udp": "udp", "sctp": "sctp"}
 
 
 @dataclass(eq=False)
@@ -115,7 +119,7 @@ class Publisher:
             return None  # never to be seen on the uplink by the datapath: the relay alone serves it
         if host_ip == ANY4:
             host_ip = None
-        return Publication(protocol="udp" if binding.protocol == "udp" else "tcp", host_ip=host_ip, host_port=port,
+        return Publication(protocol=_TRANSPORTS[binding.protocol], host_ip=host_ip, host_port=port,
                            container_ip=container_ip, container_port=binding.container_port)
 
     def _bind(self, binding: PortBinding, container_ip: IPv4Address) -> tuple[list[Relay], int]:
@@ -137,12 +141,17 @@ class Publisher:
 
     def _bind_at(self, binding: PortBinding, port: int, container_ip: IPv4Address) -> tuple[list[Relay], int]:
         addresses: list[HostAddress] = [ANY4, ANY6] if binding.host_ip is None else [binding.host_ip]
+        holder: type[Relay] = Relay
+        if binding.protocol == "sctp":
+            # Which no relay serves: neither the host itself nor IPv6.
+            addresses, holder = [address for address in addresses if address.version == 4], SctpPort
+            port = port or secrets.choice(EPHEMERAL)
         for address in addresses:
             self._check_free(binding.protocol, address, port)
         relays: list[Relay] = []
         try:
             for address in addresses:
-                relay = Relay(binding.protocol, address, port, container_ip, binding.container_port)
+                relay = holder(binding.protocol, address, port, container_ip, binding.container_port)
                 try:
                     port = relay.bind()
                 except Conflict:

@@ -37,6 +37,7 @@ class UplinkManager:
         self._reserved_before: str | None = None
         self._publications: list[Publication] = []
         self._reopening: set[asyncio.Task[None]] = set()
+        datapath.napt.owns_protocol = self.own_protocol
 
     async def start(self) -> None:
         """Open the uplink the options ask for. Raises NatgwError saying what to do if there is none."""
@@ -88,6 +89,11 @@ class UplinkManager:
         for address in self._addresses_of(publication):
             if self._guard is not None:
                 self._guard.add(address, publication.protocol, publication.host_port)
+
+    def own_protocol(self, address: bytes, protocol: int, owns: bool) -> None:
+        """Keep a protocol without ports from the host's stack as long as containers speak it."""
+        if self._guard is not None:
+            self._guard.own_protocol(IPv4Address(address), protocol, owns)
 
     def drop_publication(self, publication: Publication) -> None:
         if publication in self._publications:

@@ -58,11 +58,20 @@ class Timeouts:
     """Idle lifetimes of a flow by its state, in seconds. The defaults are profile `rfc`.
 
     RFC 4787 REQ-5 (UDP at least 120 s, 300 s recommended), RFC 5382 REQ-5 (TCP: established at least 7440 s, transitory at
-    least 240 s), RFC 5508 REQ-1 (ICMP queries at least 60 s). `udp_stream_s` holds for UDP that goes both ways.
+    least 240 s), RFC 5508 REQ-1 (ICMP queries at least 60 s). `udp_stream_s` holds for UDP that goes both ways, and so do
+    `udplite_stream_s`, `gre_stream_s` and `sctp_established_s` from the first answer on. No RFC names times for these: UDP-Lite
+    has UDP's, SCTP has TCP's, and the rest has the time that nf_conntrack gives to what it does not know.
     """
 
     udp_s: float = 300.0
     udp_stream_s: float = 300.0
+    udplite_s: float = 300.0
+    udplite_stream_s: float = 300.0
+    sctp_init_s: float = 240.0
+    sctp_established_s: float = 7440.0
+    gre_s: float = 600.0
+    gre_stream_s: float = 600.0
+    other_s: float = 600.0
     icmp_s: float = 60.0
     tcp_syn_sent_s: float = 240.0
     tcp_syn_recv_s: float = 240.0
@@ -81,9 +90,11 @@ class Timeouts:
 
 TIMEOUT_PROFILES = {
     "rfc": Timeouts(),
-    # net/netfilter/nf_conntrack_proto_{tcp,udp,icmp}.c
-    "linux": Timeouts(udp_s=30, udp_stream_s=120, icmp_s=30, tcp_syn_sent_s=120, tcp_syn_recv_s=60, tcp_established_s=432000,
-                      tcp_fin_wait_s=120, tcp_close_wait_s=60, tcp_last_ack_s=30, tcp_time_wait_s=120, tcp_close_s=10),
+    # net/netfilter/nf_conntrack_proto_{tcp,udp,icmp,gre,sctp,generic}.c
+    "linux": Timeouts(udp_s=30, udp_stream_s=120, udplite_s=30, udplite_stream_s=120, sctp_init_s=3, sctp_established_s=210,
+                      gre_s=30, gre_stream_s=180, other_s=600, icmp_s=30, tcp_syn_sent_s=120, tcp_syn_recv_s=60,
+                      tcp_established_s=432000, tcp_fin_wait_s=120, tcp_close_wait_s=60, tcp_last_ack_s=30,
+                      tcp_time_wait_s=120, tcp_close_s=10),
 }
 
 
@@ -91,7 +102,8 @@ TIMEOUT_PROFILES = {
 class NatConfig:
     """All of the translator's behaviour.
 
-    - `udp`, `tcp`: mapping and filtering. ICMP queries are mapped endpoint-independently and answered by whom they went to.
+    - `udp`, `tcp`: mapping and filtering; UDP-Lite is treated as UDP is, SCTP and DCCP as TCP is. ICMP queries are mapped
+      endpoint-independently and answered by whom they went to. What has no ports is one flow between two addresses.
     - `allocation`: the name of the port policy, see natgw.datapath.allocation; `parity` keeps odd ports odd and even ones
       even where that can be had (RFC 4787 section 4.2.2).
     - `external_addresses`: addresses of the uplink to translate to; none means the one of the route that is taken.

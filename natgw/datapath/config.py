@@ -14,7 +14,7 @@ from natgw.datapath.behaviour import NatConfig
 
 MAC_BYTES = 6
 
-TransportName = Literal["tcp", "udp"]
+TransportName = Literal["tcp", "udp", "sctp"]
 
 
 class PortKind(Enum):

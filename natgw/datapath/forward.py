@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from natgw.datapath.napt import verdict_of
 from natgw.datapath.port import Port
-from natgw.datapath.rewrite import translate, translate_addresses
+from natgw.datapath.rewrite import can_translate, translate, translate_addresses
 from natgw.datapath.sides import Bridge, NoWay, Side, Uplink
 from natgw.datapath.verdict import Extra, Verdict
 from natgw.tables.flows import Leg
@@ -36,6 +36,8 @@ def forward(dp: Datapath, leg: Leg, packet: Ipv4Packet, now: float, side: Side) 
             return refuse(dp, side, packet, ICMP_UNREACHABLE, icmp.UNREACHABLE_TOO_BIG, now, Verdict.DROP_TOO_BIG,
                           mtu=neighbour.mtu)
         must_cut = neighbour.transmit is not None
+    if not can_translate(packet, leg):
+        return Verdict.DROP_FRAGMENT
     if not dp.napt.advance(leg, packet, now):
         return Verdict.DROP_TCP_STATE
     key = packet.fragment_key if packet.more_fragments else b""

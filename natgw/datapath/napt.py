@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from natgw.datapath import tcp_state
 from natgw.datapath.allocation import POLICIES, PortPolicy, PortRequest
@@ -26,15 +26,19 @@ from natgw.tables.flows import Flow, FlowTable, Leg, Mapping, Realm, leg_key
 from natgw.tables.neigh import Neighbour
 from natgw.tables.portpool import PortPool
 from natgw.tables.ratelimit import ErrorLimiter
-from natgw.wire.ipv4 import ICMP, ICMP_ECHO, ICMP_ECHO_REPLY, PROTOCOL_NUMBERS, TCP, UDP, Ipv4Packet
+from natgw.wire.ipv4 import ICMP, ICMP_ECHO, ICMP_ECHO_REPLY, PROTOCOL_NUMBERS, TCP, UDP, Ipv4Packet, has_ports
+from natgw.wire.transport import DCCP, GRE, SCTP, UDPLITE
 
-TRANSLATED = frozenset((ICMP, TCP, UDP))
 STREAM_AFTER_S = 2.0
 """UDP that still goes both ways after this long is a stream (net/netfilter/nf_conntrack_proto_udp.c)."""
 _OVERLOAD_TRIES = 128
 _NO_LIMIT = 1e12
 _QUERY = NatBehaviour()
 """ICMP queries: RFC 5508 REQ-1 to REQ-3."""
+_BY_ADDRESS = NatBehaviour(mapping=Dependence.ADDRESS_AND_PORT_DEPENDENT, overload=True)
+"""What has no ports: containers share the external address as long as they talk to different remote ones."""
+OwnsProtocol = Callable[[bytes, int, bool], None]
+"""Told, with an external address and a protocol without ports, when the first flow of that kind begins and the last ended."""
 
 Endpoint = tuple[int, bytes, int]
 """Protocol, address, port."""
@@ -55,6 +59,7 @@ class Napt:
         # By host address and port; the address is None for "every address of the uplink".
         self._published: dict[tuple[int, bytes | None, int], Publication] = {}
         self._published_from: dict[Endpoint, Publication] = {}
+        self.owns_protocol: OwnsProtocol = lambda address, protocol, owns: None
         self.configure(config.nat)
 
     def configure(self, nat: NatConfig) -> None:
@@ -63,7 +68,7 @@ class Napt:
             raise ValueError(f"there is no port policy {nat.allocation!r}; there are {', '.join(POLICIES)}")
         self.nat = nat
         self._policy: PortPolicy = POLICIES[nat.allocation](self._rng)
-        self._behaviours = {TCP: nat.tcp, UDP: nat.udp, ICMP: _QUERY}
+        self._behaviours = {TCP: nat.tcp, UDP: nat.udp, ICMP: _QUERY, UDPLITE: nat.udp, SCTP: nat.tcp, DCCP: nat.tcp}
         self._untranslated = [(int(net.network_address), int(net.netmask)) for net in nat.untranslated]
         self._external = [address.packed for address in nat.external_addresses]
         rate = nat.flows_per_host_per_s
@@ -91,11 +96,14 @@ class Napt:
         number = int.from_bytes(address, "big")
         return any(number & mask == network for network, mask in self._untranslated)
 
+    def _behaviour(self, protocol: int) -> NatBehaviour:
+        return self._behaviours.get(protocol, _BY_ADDRESS)
+
     def admits(self, mapping: Mapping, packet: Ipv4Packet) -> bool:
         """Whether the filtering lets a packet that belongs to no flow in, to a mapping (RFC 4787 section 5)."""
         if packet.protocol == TCP and tcp_state.event_of(packet.tcp_flags) is not tcp_state.Event.SYN:
             return False
-        filtering = self._behaviours[packet.protocol].filtering
+        filtering = self._behaviour(packet.protocol).filtering
         if filtering is Dependence.ADDRESS_DEPENDENT:
             return self.flows.has_contacted(mapping, packet.src)
         # What depends on the port too is a flow, and would have been found.
@@ -116,6 +124,8 @@ class Napt:
                 self._enter(flow, state, now)
         elif flow.protocol == UDP and not flow.state and flow.reply.packets and now - flow.created >= STREAM_AFTER_S:
             self._become_stream(flow, now)
+        elif not flow.state and leg is flow.reply and flow.protocol not in (UDP, ICMP):
+            self._become_stream(flow, now)
         leg.last = now
         leg.packets += 1
         leg.bytes += packet.total_length
@@ -128,7 +138,7 @@ class Napt:
 
     def _become_stream(self, flow: Flow, now: float) -> None:
         flow.state = UDP_STREAM
-        self.flows.set_timeout(flow, self.nat.timeouts.udp_stream_s, now)
+        self.flows.set_timeout(flow, _of_stream(self.nat.timeouts, flow.protocol), now)
         _set_fast(flow, True)
 
     # -- new flows ---------------------------------------------------------------------------------------------------
@@ -215,7 +225,7 @@ class Napt:
     def _mapping(self, packet: Ipv4Packet, uplink: Uplink, hop: Neighbour[Port]) -> Mapping | Verdict:
         """The mapping an internal endpoint has towards the packet's destination, or a new one."""
         protocol, internal = packet.protocol, packet.src + packet.sport.to_bytes(2, "big")
-        behaviour = self._behaviours[protocol]
+        behaviour = self._behaviour(protocol)
         remote = packet.dst + packet.dport.to_bytes(2, "big")
         scope = behaviour.mapping.scope(remote)
         mapping = self.flows.mapping_for(protocol, internal, scope)
@@ -233,8 +243,10 @@ class Napt:
                 self.flows.add_mapping(mapping)
                 if mapping.shared:
                     self._overloaded[protocol, mapping.external] += 1
+                    if self._overloaded[protocol, mapping.external] == 1 and not has_ports(protocol):
+                        self.owns_protocol(address, protocol, True)
                 return mapping
-        return Verdict.DROP_PORTS_EXHAUSTED
+        return Verdict.DROP_PORTS_EXHAUSTED if has_ports(protocol) else Verdict.DROP_ADDRESS_TAKEN
 
     def _external_for(self, packet: Ipv4Packet, uplink: Uplink, hop: Neighbour[Port]) -> list[bytes]:
         """The addresses to try. One if the host is paired with it, however long its ports last."""
@@ -302,6 +314,8 @@ class Napt:
             if self._overloaded[mapping.protocol, mapping.external]:
                 return
             del self._overloaded[mapping.protocol, mapping.external]
+            if not has_ports(mapping.protocol):
+                self.owns_protocol(address, mapping.protocol, False)
         # A port that was published while a mapping had it stays taken.
         if self.publication_at(mapping.protocol, address, port) is None:
             rest_until = self._now + self.nat.port_rest_s if self.nat.port_rest_s and not mapping.shared else 0.0
@@ -371,7 +385,7 @@ class Napt:
     def _pool(self, protocol: int, address: bytes) -> PortPool:
         pool = self._pools.get((protocol, address))
         if pool is None:
-            low, high = (0, 65535) if protocol == ICMP else self.config.port_range
+            low, high = (0, 65535) if protocol == ICMP else self.config.port_range if has_ports(protocol) else (0, 0)
             pool = self._pools[protocol, address] = PortPool(low, high)
             for (published_protocol, published_address, port) in self._published:
                 if published_protocol == protocol and published_address in (None, address):
@@ -393,7 +407,8 @@ def verdict_of(leg: Leg) -> Verdict:
 
 
 UDP_STREAM = 1
-"""The state of a UDP flow that has become a stream, or need not become one since it would live no longer; 0 before."""
+"""The state of a UDP flow that has become a stream, or need not become one since it would live no longer; 0 before. Other
+protocols but TCP and ICMP have it from the first answer on."""
 
 
 def timeout_of(timeouts: Timeouts, protocol: int, state: TcpState) -> float:
@@ -402,7 +417,20 @@ def timeout_of(timeouts: Timeouts, protocol: int, state: TcpState) -> float:
         return timeouts.udp_s
     if protocol == ICMP:
         return timeouts.icmp_s
-    return float(getattr(timeouts, _TCP_TIMEOUTS[state]))
+    if protocol == TCP:
+        return float(getattr(timeouts, _TCP_TIMEOUTS[state]))
+    return float(getattr(timeouts, _OTHER_TIMEOUTS.get(protocol, _UNKNOWN)[0]))
+
+
+def _of_stream(timeouts: Timeouts, protocol: int) -> float:
+    """The idle time of a flow that is no TCP and has been answered, in seconds."""
+    return float(getattr(timeouts, _OTHER_TIMEOUTS.get(protocol, _UNKNOWN)[1]))
+
+
+_OTHER_TIMEOUTS = {UDP: ("udp_s", "udp_stream_s"), UDPLITE: ("udplite_s", "udplite_stream_s"), GRE: ("gre_s", "gre_stream_s"),
+                   SCTP: ("sctp_init_s", "sctp_established_s")}
+"""Before the first answer, and after it."""
+_UNKNOWN = ("other_s", "other_s")
 
 
 _TCP_TIMEOUTS = {

@@ -10,7 +10,7 @@ from natgw.datapath.sides import Bridge
 from natgw.datapath.tcp_state import TcpState
 from natgw.tables.flows import Flow, Leg, Mapping
 from natgw.wire.ethernet import mac_text
-from natgw.wire.ipv4 import PROTOCOL_NAMES, TCP, UDP
+from natgw.wire.ipv4 import ICMP, PROTOCOL_NAMES, TCP, UDP
 
 if TYPE_CHECKING:
     from natgw.datapath.core import Datapath
@@ -28,7 +28,7 @@ def flow_records(dp: Datapath, now: float) -> list[Record]:
 def _flow(dp: Datapath, flow: Flow, now: float) -> Record:
     mapping = flow.mapping
     return {
-        "protocol": PROTOCOL_NAMES[flow.protocol],
+        "protocol": PROTOCOL_NAMES.get(flow.protocol) or str(flow.protocol),
         "state": TcpState(flow.state).name if flow.protocol == TCP else _query_state(flow),
         "timeout_s": max(0, round(dp.napt.flows.last(flow) + flow.timeout_s - now)),
         "assured": _assured(flow),
@@ -50,15 +50,16 @@ def _query_state(flow: Flow) -> str:
 
 def _assured(flow: Flow) -> bool:
     """Whether both sides have shown that they mean it, in nf_conntrack's sense: TCP that was established, UDP that still
-    goes on after a while. nf_conntrack calls an ICMP query never so."""
-    if not flow.reply.packets:
+    goes on after a while, anything else that was answered. nf_conntrack calls an ICMP query and what it does not know never
+    so."""
+    if not flow.reply.packets or flow.protocol == ICMP or flow.protocol not in PROTOCOL_NAMES:
         return False
     if flow.protocol == UDP:
         return max(flow.original.last, flow.reply.last) - flow.created >= STREAM_AFTER_S
-    if flow.state == TcpState.CLOSE:
+    if flow.protocol == TCP and flow.state == TcpState.CLOSE:
         # Its past is not kept, but a handshake and what ended it are more packets than a SYN and its refusal.
         return flow.original.packets + flow.reply.packets > HANDSHAKE_PACKETS
-    return flow.protocol == TCP and flow.state >= TcpState.ESTABLISHED
+    return flow.protocol != TCP or flow.state >= TcpState.ESTABLISHED
 
 
 def _leg(leg: Leg) -> Record:

@@ -7,7 +7,9 @@ import struct
 from natgw.tables.flows import Leg
 from natgw.wire.checksum import adjust, adjust_partial, combine, delta, ones_sum
 from natgw.wire.ethernet import L3, TYPE_IPV4
-from natgw.wire.ipv4 import CHECKSUM_OFFSET, ICMP, TCP, UDP, Ipv4Packet
+from natgw.wire.ipv4 import CHECKSUM_OFFSET, ICMP, TCP, UDP, Ipv4Packet, has_ports
+from natgw.wire.transport import SCTP, finish_sctp_checksum, set_sctp_ports
+from natgw.wire.vnet import NEEDS_CSUM
 
 TTL_DELTA = 0xFEFF
 """What one hop changes in the sum of an IP header: the word TTL, protocol gets 0x0100 less (RFC 1141)."""
@@ -35,9 +37,25 @@ def translate(packet: Ipv4Packet, leg: Leg) -> None:
     translate_addresses(packet, leg)
     if packet.protocol == ICMP:
         buf[packet.l4 + 4 : packet.l4 + 6] = leg.rewrite[8:10]
-    else:
+    elif packet.protocol == SCTP:
+        _translate_sctp(packet, leg)
+    elif has_ports(packet.protocol):
         buf[packet.l4 : packet.l4 + 4] = leg.rewrite[8:]
-    _adjust_transport(packet, leg)
+    if packet.protocol in CHECKSUM_OFFSET:
+        _adjust_transport(packet, leg)
+
+
+def _translate_sctp(packet: Ipv4Packet, leg: Leg) -> None:
+    if packet.checksum_is_partial:
+        # Completing it would be left to a link that takes any checksum for an Internet checksum.
+        finish_sctp_checksum(packet.buf, packet.l4, packet.end)
+        packet.buf[0] &= ~NEEDS_CSUM & 0xFF
+    set_sctp_ports(packet.buf, packet.l4, packet.end, leg.rewrite[8:])
+
+
+def can_translate(packet: Ipv4Packet, leg: Leg) -> bool:
+    """Whether the packet has all that is needed: SCTP's checksum covers what the other fragments carry."""
+    return packet.protocol != SCTP or not packet.more_fragments or leg.key[8:] == leg.rewrite[8:]
 
 
 def translate_addresses(packet: Ipv4Packet, leg: Leg) -> None:
@@ -57,7 +75,7 @@ def _adjust_transport(packet: Ipv4Packet, leg: Leg) -> None:
         return  # RFC 768: the sender made none, and none it stays
     else:
         new = adjust(old, leg.l4_delta)
-        if packet.protocol == UDP and new == 0:
+        if packet.protocol != TCP and packet.protocol != ICMP and new == 0:
             new = 0xFFFF
     _U16.pack_into(packet.buf, field, new)
 
@@ -91,7 +109,12 @@ def restore_embedded(message: bytearray, start: int, emitted: bytes, original: b
         message[l4 + 4 : l4 + 6] = original[8:10]
         _adjust_at(message, l4 + 2, delta(emitted[8:10], original[8:10]))
         return
-    message[l4 : l4 + 4] = original[8:]
+    if protocol == SCTP and l4 + 12 <= len(message) == start + int.from_bytes(message[start + 2 : start + 4], "big"):
+        set_sctp_ports(message, l4, len(message), original[8:])
+    elif has_ports(protocol):
+        message[l4 : l4 + 4] = original[8:]
+    if protocol not in CHECKSUM_OFFSET:
+        return
     field = l4 + CHECKSUM_OFFSET[protocol]
     if field + 2 <= len(message) and not (protocol == UDP and message[field : field + 2] == b"\0\0"):
         _adjust_at(message, field, combine((addresses, delta(emitted[8:], original[8:]))))
@@ -135,10 +158,9 @@ def parse_embedded(packet: Ipv4Packet) -> Embedded | None:
         return None  # a later fragment: nothing in it tells the flow
     protocol = buf[start + 9]
     addresses = bytes(buf[start + 12 : start + 20])
-    if protocol in (TCP, UDP):
-        return Embedded(protocol, addresses + bytes(buf[l4 : l4 + 4]), start, False)
     if protocol == ICMP:
         return Embedded(protocol, addresses + bytes(buf[l4 + 4 : l4 + 6]) * 2, start, buf[l4] in (8, 13))
-    return None
+    ports = bytes(buf[l4 : l4 + 4]) if has_ports(protocol) else bytes(4)
+    return Embedded(protocol, addresses + ports, start, False)
 
 

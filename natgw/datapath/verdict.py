@@ -70,6 +70,8 @@ class Verdict(IntEnum):
     DROP_NO_MAPPING = auto()
     DROP_FILTERED = auto()
     DROP_PORTS_EXHAUSTED = auto()
+    DROP_ADDRESS_TAKEN = auto()
+    """Of a protocol without ports, that another container speaks with the same remote host already."""
     DROP_HOST_PORTS = auto()
     """The host has as many mappings as one host may have."""
     DROP_HOST_RATE = auto()

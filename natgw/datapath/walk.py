@@ -19,7 +19,6 @@ from natgw.datapath import dhcp, tcp_state
 from natgw.datapath.config import Publication
 from natgw.datapath.forward import answer_echo, forward, forward_later_fragment, refuse, send_by
 from natgw.datapath.icmp_errors import translate_error
-from natgw.datapath.napt import TRANSLATED
 from natgw.datapath.port import ROUTE, Port
 from natgw.datapath.rewrite import decrement_ttl, increment_ttl
 from natgw.datapath.sides import Bridge, NoWay, Side, Uplink
@@ -30,7 +29,17 @@ from natgw.tables.neigh import Neighbour
 from natgw.wire import icmp
 from natgw.wire.arp import REPLY, parse_arp
 from natgw.wire.ethernet import ETH, L3, TYPE_ARP, TYPE_IPV4, ZERO_MAC, is_group, is_link_reserved
-from natgw.wire.ipv4 import ICMP, ICMP_ECHO, ICMP_TIME_EXCEEDED, ICMP_UNREACHABLE, TCP, Ipv4Packet, Malformed, parse_ipv4
+from natgw.wire.ipv4 import (
+    ICMP,
+    ICMP_ECHO,
+    ICMP_TIME_EXCEEDED,
+    ICMP_UNREACHABLE,
+    TCP,
+    Ipv4Packet,
+    Malformed,
+    has_ports,
+    parse_ipv4,
+)
 from natgw.wire.segment import CannotSegment, limit_segment_bytes, superframe_headers
 from natgw.wire.vnet import GSO_TCPV4, GSO_TCPV6
 
@@ -38,7 +47,8 @@ if TYPE_CHECKING:
     from natgw.datapath.core import Datapath
 
 
-EXHAUSTED = frozenset((Verdict.DROP_PORTS_EXHAUSTED, Verdict.DROP_HOST_PORTS, Verdict.DROP_HOST_RATE, Verdict.DROP_FLOWS_FULL))
+EXHAUSTED = frozenset((Verdict.DROP_PORTS_EXHAUSTED, Verdict.DROP_ADDRESS_TAKEN, Verdict.DROP_HOST_PORTS,
+                       Verdict.DROP_HOST_RATE, Verdict.DROP_FLOWS_FULL))
 """What its sender is told as "administratively prohibited" (RFC 5508 REQ-8)."""
 
 
@@ -165,7 +175,7 @@ def route(dp: Datapath, bridge: Bridge, packet: Ipv4Packet, now: float) -> Verdi
         return refuse(dp, bridge, packet, ICMP_UNREACHABLE, icmp.UNREACHABLE_NET, now, Verdict.DROP_NO_UPLINK)
     if dp.napt.is_untranslated(packet.dst):
         return _route_on(dp, bridge, packet, uplink.way_to(packet.dst, now), now)
-    if packet.protocol not in TRANSLATED or packet.is_icmp_error:
+    if packet.is_icmp_error:
         return Verdict.DROP_PROTOCOL
     if packet.fragment_offset:
         return forward_later_fragment(dp, bridge, packet, now)
@@ -205,7 +215,7 @@ def _begin_outbound(dp: Datapath, bridge: Bridge, uplink: Uplink, packet: Ipv4Pa
 def _to_local(dp: Datapath, bridge: Bridge, packet: Ipv4Packet, now: float) -> Verdict:
     """To an address of the host: what is natgw's of it hairpins (RFC 4787 REQ-9), anything else is the host itself."""
     uplink = dp.uplink
-    if uplink is None or not uplink.owns(packet.dst) or packet.protocol not in TRANSLATED:
+    if uplink is None or not uplink.owns(packet.dst) or not has_ports(packet.protocol):
         return to_host(bridge, packet)
     if packet.fragment_offset:
         if bridge.fragments.leader(packet.fragment_key, now) is None and not dp.config.exclusive:
@@ -307,8 +317,6 @@ def from_uplink(dp: Datapath, uplink: Uplink, buf: bytearray, n: int, now: float
 def deliver(dp: Datapath, uplink: Uplink, packet: Ipv4Packet, now: float) -> Verdict:
     """A sound packet from outside to an address of the uplink."""
     shared = not dp.config.exclusive
-    if packet.protocol not in TRANSLATED:
-        return Verdict.TO_HOST if shared else Verdict.DROP_PROTOCOL
     if packet.fragment_offset:
         return forward_later_fragment(dp, uplink, packet, now)
     if packet.is_icmp_error:
@@ -317,6 +325,8 @@ def deliver(dp: Datapath, uplink: Uplink, packet: Ipv4Packet, now: float) -> Ver
     leg = dp.napt.leg_of(uplink.realm, packet)
     if leg is not None:
         return forward(dp, leg, packet, now, uplink)
+    if not has_ports(packet.protocol):
+        return Verdict.TO_HOST if shared else Verdict.DROP_PROTOCOL
     publication = dp.napt.publication_at(packet.protocol, packet.dst, packet.dport)
     if packet.protocol == ICMP:
         if shared:

@@ -1,9 +1,11 @@
 """The guard: keeps natgw's ports from the host's own stack, so that both can live on one address.
 
 A packet socket sees a frame before tc's ingress hook does. So a classifier there can drop what is natgw's after natgw has got
-it: the host never answers a translated flow with a RST or a port unreachable. natgw's are TCP and UDP packets to an uplink
-address whose port lies in natgw's range, or is published there. In exclusive mode natgw owns everything: all IPv4 and ARP
-is dropped.
+it: the host never answers a translated flow with a RST or a port unreachable.
+
+natgw's are packets to an uplink address, of a protocol with ports, whose port lies in natgw's range or is published there. Of a
+protocol without ports, all are natgw's while a container speaks it with somebody outside: else the host would answer that it
+does not know the protocol. In exclusive mode natgw owns everything: all IPv4 and ARP is dropped.
 
 The filter has its own priority and name, so that it neither disturbs filters of the user's nor is mistaken for one; the
 clsact qdisc is removed in the end only if the guard had to add it.
@@ -31,14 +33,19 @@ INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 
 _ACT_OK, _ACT_SHOT = 0, 2
 _ETH_IPV4, _ETH_ARP = 0x0800, 0x0806
-_TCP, _UDP = 6, 17
+_ICMP = 1
+_WITH_PORTS = (6, 17, 33, 132, 136)
+"""TCP, UDP, DCCP, SCTP, UDP-Lite."""
 _MAX_ENTRIES = 65536
 
-_PROTOCOLS = {"tcp": _TCP, "udp": _UDP}
+_PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 
 
 def assemble(map_fd: int, port_range: tuple[int, int], *, exclusive: bool) -> bytes:
-    """The classifier. The map's keys are (address, protocol << 16 | port), 8 bytes in host order; 0 stands for the range."""
+    """The classifier. The map's keys are (address, protocol << 16 | port), 8 bytes in host order.
+
+    0 stands for the range of ports, and a protocol with port 0 for all of a protocol without ports.
+    """
     asm = Assembler()
     asm.copy(R6, R1)  # load_packet wants the context in R6
     asm.load_packet(H, 12)
@@ -53,8 +60,15 @@ def assemble(map_fd: int, port_range: tuple[int, int], *, exclusive: bool) -> by
     asm.jump(R0, "!=", _ETH_IPV4, "pass")
     asm.load_packet(B, 23)
     asm.copy(R8, R0)
-    asm.jump(R8, "==", _TCP, "ports")
-    asm.jump(R8, "!=", _UDP, "pass")
+    asm.jump(R8, "==", _ICMP, "pass")
+    for protocol in _WITH_PORTS:
+        asm.jump(R8, "==", protocol, "ports")
+    asm.load_packet(W, 30)
+    asm.store(W, -8, R0)
+    asm.shift_left(R8, 16)
+    asm.store(W, -4, R8)
+    _lookup(asm, map_fd, "drop")
+    asm.jump(R0, "==", 0, "pass")
     asm.label("ports")
     asm.load_packet(H, 20)
     asm.mask(R0, 0x1FFF)  # a later fragment has no ports; the host cannot use it without the first
@@ -162,6 +176,14 @@ class Guard:
         if self._map is not None:
             self._map.delete(_key(address, protocol, port))
 
+    def own_protocol(self, address: IPv4Address, protocol: int, owns: bool) -> None:
+        """Guard all packets of a protocol without ports, by its number, or no longer."""
+        if self._map is not None:
+            if owns:
+                self._map.set(_key(address, number=protocol), b"\1")
+            else:
+                self._map.delete(_key(address, number=protocol))
+
     def detach(self) -> None:
         """Take the filter away, and the qdisc if it was the guard's. An interface that is gone took them along."""
         if self._attached:
@@ -181,8 +203,8 @@ def remove_leftover(ifname: str, *, qdisc: bool = True) -> None:
     _remove(ifname, qdisc=qdisc)
 
 
-def _key(address: IPv4Address, protocol: str | None = None, port: int = 0) -> bytes:
-    number = 0 if protocol is None else _PROTOCOLS[protocol]
+def _key(address: IPv4Address, protocol: str | None = None, port: int = 0, *, number: int = 0) -> bytes:
+    number = number if protocol is None else _PROTOCOLS[protocol]
     order = "little" if memoryview(b"\1\0").cast("H")[0] == 1 else "big"
     return int(address).to_bytes(4, order) + (number << 16 | port).to_bytes(4, order)  # type: ignore[arg-type]
 

@@ -34,27 +34,31 @@ def leg_key(src: bytes, dst: bytes, sport: int, dport: int) -> bytes:
 
 
 class Realm:
-    """The legs of packets that arrive on one side, by protocol; ICMP queries have the identifier as both ports."""
+    """The legs of packets that arrive on one side, by protocol; ICMP queries have the identifier as both ports.
 
-    __slots__ = ("icmp", "tcp", "udp")
+    What has no ports has 0 for them: there is one flow between two addresses.
+    """
+
+    __slots__ = ("icmp", "others", "tcp", "udp")
 
     def __init__(self) -> None:
         self.tcp: dict[bytes, Leg] = {}
         self.udp: dict[bytes, Leg] = {}
         self.icmp: dict[bytes, Leg] = {}
+        self.others: dict[int, dict[bytes, Leg]] = {}
 
     def of(self, protocol: int) -> dict[bytes, Leg]:
-        """The legs of a protocol that has ports. Raises KeyError for another."""
+        """The legs of a protocol."""
         if protocol == TCP:
             return self.tcp
         if protocol == UDP:
             return self.udp
         if protocol == ICMP:
             return self.icmp
-        raise KeyError(protocol)
+        return self.others.setdefault(protocol, {})
 
     def __len__(self) -> int:
-        return len(self.tcp) + len(self.udp) + len(self.icmp)
+        return len(self.tcp) + len(self.udp) + len(self.icmp) + sum(map(len, self.others.values()))
 
 
 class Mapping:

@@ -39,6 +39,7 @@ GATEWAY_MAC = bytes.fromhex("0242ac110001")
 UPLINK_MAC = bytes.fromhex("02aa00000001")
 ROUTER_MAC = bytes.fromhex("02bb00000001")
 EXTERNAL = "198.51.100.2"
+_TRANSPORTS: dict[str, TransportName] = {"tcp": "tcp", "udp": "udp", "sctp": "sctp"}
 _OFFLOAD = bytes(ETH)
 _IPV4 = TYPE_IPV4.to_bytes(2, "big")
 _STALE = bytes((0xA5,)) * 64
@@ -106,8 +107,7 @@ class SimulatedGateway:
         for port in parse_port_specs([spec]):
             if not port.host_ports or isinstance(port.host_ip, IPv6Address):
                 raise ValueError(f"{spec!r}: a simulated gateway publishes only on IPv4 ports that are named")
-            protocol: TransportName = "udp" if port.protocol == "udp" else "tcp"
-            found.append(Publication(protocol=protocol, host_ip=port.host_ip, host_port=port.host_ports[0],
+            found.append(Publication(protocol=_TRANSPORTS[port.protocol], host_ip=port.host_ip, host_port=port.host_ports[0],
                                      container_ip=container, container_port=port.container_port))
         return found
 

@@ -16,13 +16,14 @@ from enum import Enum
 
 from natgw.wire.checksum import checksum
 from natgw.wire.ethernet import ETH, L3
+from natgw.wire.transport import CHECKSUM_OFFSETS, NAMES, WITH_PORTS, has_sound_header
 from natgw.wire.vnet import GSO_NONE, NEEDS_CSUM
 
 ICMP = 1
 TCP = 6
 UDP = 17
 
-PROTOCOL_NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp"}
+PROTOCOL_NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp", **NAMES}
 PROTOCOL_NUMBERS = {name: number for number, name in PROTOCOL_NAMES.items()}
 
 IPV4_BYTES = 20
@@ -34,9 +35,9 @@ _HEADER = struct.Struct("!BBHHHBBH4s4s")
 _PORTS = struct.Struct("!HH")
 _ICMP = struct.Struct("!BBHHH")
 
-_MINIMUM_L4 = {ICMP: 8, TCP: 20, UDP: 8}
-CHECKSUM_OFFSET = {ICMP: 2, TCP: 16, UDP: 6}
-"""Where a transport's checksum lies in its header."""
+_MINIMUM_L4 = {ICMP: 8, TCP: 20, UDP: 8, **WITH_PORTS}
+CHECKSUM_OFFSET = {ICMP: 2, TCP: 16, UDP: 6, **CHECKSUM_OFFSETS}
+"""Where an Internet checksum lies in a transport's header."""
 
 ICMP_ECHO_REPLY = 0
 ICMP_UNREACHABLE = 3
@@ -179,7 +180,16 @@ def _read_transport(packet: Ipv4Packet) -> bool:
         packet.icmp_type, packet.icmp_code, _, identifier, _ = _ICMP.unpack_from(buf, l4)
         if packet.icmp_type in ICMP_QUERIES or packet.icmp_type in ICMP_REPLIES:
             packet.sport = packet.dport = identifier
+    if protocol in WITH_PORTS:
+        packet.sport, packet.dport = _PORTS.unpack_from(buf, l4)
+        return has_sound_header(protocol, buf[l4 : l4 + WITH_PORTS[protocol]], available,
+                                is_first_fragment=packet.more_fragments, partial=packet.checksum_is_partial)
     return True
+
+
+def has_ports(protocol: int) -> bool:
+    """Whether a protocol has ports, or an identifier that does for them; any other is translated by address alone."""
+    return protocol in _MINIMUM_L4
 
 
 def build_ipv4(eth: bytes, src: bytes, dst: bytes, protocol: int, payload: bytes, *, ttl: int = 64, tos: int = 0,

@@ -112,7 +112,9 @@ def test_flows_are_filtered(client: Client, daemon: FakeDaemon, query: dict[str,
 
 @pytest.mark.parametrize(("query", "message"), [
     ({"protocl": "tcp"}, 'unknown key "protocl": did you mean "protocol"?'),
-    ({"protocol": "sctp"}, 'unknown protocol "sctp": one of tcp, udp, icmp'),
+    ({"protocol": "ipx"}, 'unknown protocol "ipx": one of tcp, udp, icmp, sctp, udplite, dccp, gre, or the number of another'),
+    ({"protocol": "256"},
+     'unknown protocol "256": one of tcp, udp, icmp, sctp, udplite, dccp, gre, or the number of another'),
     ({"container": "nobody"}, "No such container: nobody"),
 ])
 def test_filters_that_cannot_be(client: Client, query: dict[str, str], message: str) -> None:

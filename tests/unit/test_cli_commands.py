@@ -139,7 +139,7 @@ def test_version(run: Run) -> None:
     (("up", "--port-range", "0-65535"), "natgw up: Invalid value for '--port-range'"),
     (("up", "--port-range", "80"), "natgw up: Invalid value for '--port-range'"),
     (("up", "--mtu", "67"), "natgw up: Invalid value for '--mtu'"),
-    (("flows", "--protocol", "sctp"), "natgw flows: Invalid value for '--protocol'"),
+    (("flows", "--protocol", "ipx"), "natgw flows: Invalid value for '--protocol'"),
     (("flows", "--conntrack", "--json"), "natgw flows: --conntrack and --json exclude each other."),
     (("nat", "set"), "natgw nat set: Missing argument 'KEY=VALUE...'"),
     (("up", "--nat-type", "fullcone"), "natgw up: Invalid value for '--nat-type': 'fullcone' is not one of"),
@@ -638,7 +638,7 @@ def test_stats(natgw: Callable[..., str]) -> None:
 @pytest.mark.parametrize(("words", "incomplete", "offered"), [
     (["stop"], "w", ["web", "worker"]), (["stop", "web"], "", ["web", "worker", "lab"]), (["logs"], "x", []),
     (["network", "inspect"], "b", ["bridge"]), (["flows", "--container"], "l", ["lab"]), ([], "fl", ["flows"]),
-    (["nat", "set"], "timeouts.u", ["timeouts.udp=", "timeouts.udp_stream="]),
+    (["nat", "set"], "timeouts.u", ["timeouts.udp=", "timeouts.udp_stream=", "timeouts.udplite=", "timeouts.udplite_stream="]),
 ])
 def test_completion(daemon: FakeDaemon, words: list[str], incomplete: str, offered: list[str]) -> None:
     from click.shell_completion import ShellComplete

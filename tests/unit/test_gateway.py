@@ -223,7 +223,7 @@ OUTSIDE = from_outside(UDP(sport=5, dport=45000) / b"data")
     pytest.param(from_a(UDP(), dst="224.0.0.1"), Verdict.DROP_MARTIAN_DESTINATION, id="to a group"),
     pytest.param(from_a(UDP(), dst="255.255.255.255"), Verdict.DROP_MARTIAN_DESTINATION, id="to everybody"),
     pytest.param(from_a(UDP(), dst="172.17.255.255"), Verdict.DROP_MARTIAN_DESTINATION, id="to the broadcast"),
-    pytest.param(from_a(Raw(b"gre"), proto=47), Verdict.DROP_PROTOCOL, id="protocol"),
+    pytest.param(from_a(Raw(b"gre"), proto=47, dst="255.255.255.254"), Verdict.DROP_MARTIAN_DESTINATION, id="protocol"),
     pytest.param(from_a(ICMP(type=17)), Verdict.DROP_ICMP_TYPE, id="ICMP type"),
     pytest.param(from_a(ICMP(type=0)), Verdict.DROP_ICMP_TYPE, id="echo reply to nobody"),
     pytest.param(from_a(TCP(flags="SF")), Verdict.DROP_TCP_STATE, id="SYN+FIN"),

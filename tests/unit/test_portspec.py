@@ -95,9 +95,14 @@ def test_several_specs_are_one_list() -> None:
     assert [b.container_port for b in parse_port_specs(["80-81", "53/udp"])] == [80, 81, 53]
 
 
-def test_sctp_is_understood_but_not_published() -> None:
-    with pytest.raises(NatgwError, match="port 132/sctp: publishing SCTP is not supported yet"):
-        parse_port_specs(["80", "132/sctp"])
+@pytest.mark.parametrize("address", ["[::1]", "127.0.0.1", "[::]"])
+def test_sctp_is_not_published_where_only_a_relay_would_serve(address: str) -> None:
+    with pytest.raises(NatgwError, match="port 99/sctp: SCTP is published on IPv4 addresses of the uplink only, not on"):
+        parse_port_specs(["80", f"{address}:9999:99/sctp"])
+
+
+def test_sctp_is_published() -> None:
+    assert [(each.protocol, each.container_port) for each in parse_port_specs(["9999:99/sctp"])] == [("sctp", 99)]
 
 
 @given(st.text(max_size=30) | st.text("0123456789:-[]./tcpud", max_size=30))

@@ -291,8 +291,8 @@ def test_a_key_is_twelve_bytes_as_a_packet_has_them() -> None:
 def test_a_realm_keeps_protocols_apart() -> None:
     realm = Realm()
     assert [realm.of(TCP) is realm.tcp, realm.of(UDP) is realm.udp, realm.of(ICMP) is realm.icmp] == [True] * 3
-    with pytest.raises(KeyError):
-        realm.of(47)
+    assert realm.of(47) is realm.of(47)
+    assert realm.of(47) is not realm.of(50)
 
 
 def test_a_flow_is_found_by_its_legs_until_it_is_removed() -> None:
