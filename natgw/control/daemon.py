@@ -112,6 +112,7 @@ class Daemon:
         await self.networks.start(options.subnet, self._gateway, options.mtu)
         await self._uplink.start()
         pump.start()
+        await self.endpoints.restore()
         await self._containers.restore()
         self.cni = Attachments(self.networks, self.endpoints, self.store)
         await self.cni.start()

@@ -32,8 +32,8 @@ from natgw.control.publishing import Published, Publisher
 from natgw.control.requests import EndpointRequest
 from natgw.control.store import Store
 from natgw.datapath import Datapath, Port, PortKind
-from natgw.errors import Conflict, NotFound
-from natgw.host import links
+from natgw.errors import Conflict, NatgwError, NotFound
+from natgw.host import links, taps
 from natgw.host.links import Link
 from natgw.host.pump import Pump
 
@@ -66,6 +66,7 @@ class Endpoints:
         self._default_link = default_link
         self._on_lost = on_lost
         self._held: dict[str, _Held] = {}
+        self._ending = False
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -93,6 +94,8 @@ class Endpoints:
             held.undo = undo.pop_all()
         endpoint.ports = _lines(published)
         self._held[id_] = held
+        if endpoint.owner != "natgw":
+            self._keep(held)
         return endpoint
 
     async def plug(self, endpoint: Endpoint, namespace: str) -> None:
@@ -108,6 +111,64 @@ class Endpoints:
         self._keep(held)
         self._events.emit("connect", endpoint.network, endpoint)
 
+    async def prepare(self, endpoint: Endpoint, namespace: str | None) -> str:
+        """Make a persistent tap here, on the bridge already, for an engine to move; gives its name.
+
+        `namespace` is the path of the namespace it will be moved to, for `reopen`. Raises as `plug` does.
+        """
+        held = self._hold(endpoint)
+        if endpoint.device:
+            raise Conflict(f"endpoint {endpoint.name} has its link already")
+        link = await asyncio.to_thread(taps.create_persistent, endpoint.mac, endpoint.mtu, offload=endpoint.offload)
+        await self._plug_tap(held, link, namespace)
+        return endpoint.device
+
+    async def reopen(self, endpoint: Endpoint, namespace: str) -> None:
+        """Take up the persistent tap that a former natgw left in the namespace. Raises NotFound if it is gone."""
+        held = self._hold(endpoint)
+        link = await asyncio.to_thread(taps.reopen, namespace, endpoint.mac, endpoint.mtu, offload=endpoint.offload)
+        await self._plug_tap(held, link, namespace)
+
+    async def _plug_tap(self, held: _Held, link: Link, namespace: str | None) -> None:
+        endpoint = held.endpoint
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._close_persistent, link)
+            self._plug(endpoint, link, undo)
+            endpoint.device, endpoint.netns = link.name, namespace
+            held.unplug = undo.pop_all()
+        self._keep(held)
+        self._events.emit("connect", endpoint.network, endpoint)
+
+    async def _close_persistent(self, link: Link) -> None:
+        """The device goes with its descriptor, unless the daemon ends: then it waits in its namespace for the next one."""
+        if not self._ending:
+            await asyncio.to_thread(taps.let_go, link)
+        await asyncio.to_thread(link.close)
+
+    async def restore(self) -> None:
+        """Take up the engines' endpoints that the store has, each as it was, as far as its interface is still there."""
+        for stored in self._store.endpoints():
+            row = stored.row
+            if row["owner"] != "natgw":
+                try:
+                    endpoint = await self.create(self._networks.find(row["network"]), stored.as_request)
+                    await self._revive(endpoint, row["netns"])
+                except NatgwError as error:
+                    log.warning("endpoint %s on %s does not come back: %s", row["name"], row["network"], error)
+                    self._store.drop_endpoint(row["id"])
+
+    async def _revive(self, endpoint: Endpoint, namespace: str | None) -> None:
+        """One without a link stays without; so does one whose link is gone, until its engine says what is to become of it."""
+        if namespace is None:
+            return
+        try:
+            await self.reopen(endpoint, namespace)
+        except NatgwError as error:
+            if endpoint.owner == "cni":
+                await self.delete(endpoint)
+                raise
+            log.info("endpoint %s: %s", endpoint.name, error)
+
     async def unplug(self, endpoint: Endpoint) -> None:
         """Take the link away. Twice is once."""
         held = self._held.get(endpoint.id)
@@ -115,6 +176,7 @@ class Endpoints:
             self._events.emit("disconnect", endpoint.network, endpoint)
             endpoint.device, endpoint.netns, endpoint.port = "", None, None
             unplug, held.unplug = held.unplug, AsyncExitStack()
+            self._keep(held)
             await unplug.aclose()
 
     async def delete(self, endpoint: Endpoint) -> None:
@@ -130,7 +192,8 @@ class Endpoints:
                 await held.undo.aclose()
 
     async def stop(self) -> None:
-        """Take away what is left when the daemon ends; the store keeps what it has of them."""
+        """Take away what is left when the daemon ends; the store keeps what it has of them, and persistent taps stay."""
+        self._ending = True
         for held in list(self._held.values()):
             del self._held[held.endpoint.id]
             await held.unplug.aclose()
@@ -213,8 +276,9 @@ class Endpoints:
         return self._held[endpoint.id]
 
     def _keep(self, held: _Held) -> None:
-        if held.request.keep:
-            self._store.save_endpoint(held.endpoint, [item.binding for item in held.published])
+        if held.request.keep and not self._ending:
+            self._store.save_endpoint(held.endpoint, [item.binding for item in held.published],
+                                      holds_address=held.request.holds_address)
 
     async def _open_link(self, endpoint: Endpoint, namespace: str, undo: AsyncExitStack, *, gateway: bool) -> Link:
         network = endpoint.network
@@ -223,7 +287,11 @@ class Endpoints:
         if endpoint.link == "tap":
             link = await asyncio.to_thread(links.create_container_tap, namespace, ifname=endpoint.ifname, mac=endpoint.mac,
                                            address=interface, gateway=way_out, mtu=endpoint.mtu, offload=endpoint.offload)
-            undo.push_async_callback(asyncio.to_thread, link.close)
+            if endpoint.owner == "natgw":
+                undo.push_async_callback(asyncio.to_thread, link.close)
+            else:
+                undo.push_async_callback(self._close_persistent, link)
+                await asyncio.to_thread(taps.make_persistent, link)
             return link
         veth = names.veth_name()
         entry = self._ledger.note("link", name=veth)
@@ -262,7 +330,7 @@ class Endpoints:
 
 
 def _take_address(segment: Segment, request: EndpointRequest, undo: AsyncExitStack) -> IPv4Address:
-    if request.ip is not None and request.holds_address:
+    if request.ip is not None and request.holds_address and segment.pool.is_taken(request.ip):
         return request.ip
     address = segment.pool.allocate() if request.ip is None else segment.pool.reserve(request.ip)
     undo.callback(segment.pool.release, address)

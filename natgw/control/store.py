@@ -13,13 +13,13 @@ import json
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
 from natgw.control.model import Container, Endpoint, Network
 from natgw.control.portspec import PortBinding
-from natgw.control.requests import NetworkRequest
+from natgw.control.requests import EndpointRequest, NetworkRequest
 from natgw.errors import NatgwError
 from natgw.host import netns
 
@@ -39,7 +39,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE endpoints (
         id TEXT PRIMARY KEY, network TEXT NOT NULL, owner TEXT NOT NULL, container_id TEXT NOT NULL, name TEXT NOT NULL,
         ip TEXT NOT NULL, ip6 TEXT, mac TEXT NOT NULL, aliases TEXT NOT NULL, ifname TEXT NOT NULL, link TEXT NOT NULL,
-        mtu INTEGER NOT NULL, offload INTEGER NOT NULL, netns TEXT, device TEXT NOT NULL);
+        mtu INTEGER NOT NULL, offload INTEGER NOT NULL, holds_address INTEGER NOT NULL, netns TEXT);
     CREATE TABLE ports (
         endpoint TEXT NOT NULL REFERENCES endpoints (id) ON DELETE CASCADE, protocol TEXT NOT NULL,
         host_ip TEXT, host_port INTEGER NOT NULL, container_port INTEGER NOT NULL);
@@ -72,6 +72,16 @@ class StoredEndpoint:
         row = self.row
         return {"endpoint_id": row["id"], "ip": row["ip"], "mac": bytes.fromhex(row["mac"]).hex(":"),
                 "aliases": json.loads(row["aliases"]), "ifname": row["ifname"]}
+
+    @property
+    def as_request(self) -> EndpointRequest:
+        """The same for an engine's endpoint. Its address may be one that the engine has taken itself."""
+        row = self.row
+        return EndpointRequest(
+            name=row["name"], id=row["id"], container_id=row["container_id"], owner=row["owner"], ip=IPv4Address(row["ip"]),
+            mac=bytes.fromhex(row["mac"]), ip6=None if row["ip6"] is None else IPv6Address(row["ip6"]),
+            aliases=tuple(json.loads(row["aliases"])), bindings=tuple(self.bindings), link=row["link"], ifname=row["ifname"],
+            mtu=row["mtu"], offload=bool(row["offload"]), holds_address=bool(row["holds_address"]))
 
 
 class Store:
@@ -140,15 +150,17 @@ class Store:
 
     # -- endpoints, and the containers that natgw re-attaches ------------------------------------------------------------------
 
-    def save_endpoint(self, endpoint: Endpoint, bindings: Iterable[PortBinding]) -> None:
-        """`bindings` are what is published, each with the host port that it has."""
+    def save_endpoint(self, endpoint: Endpoint, bindings: Iterable[PortBinding], *, holds_address: bool = False) -> None:
+        """`bindings` are what is published, each with the host port that it has; `holds_address` as in EndpointRequest."""
+        if self._frozen:
+            return
         with self.connection:
             self._put("endpoints", {
                 "id": endpoint.id, "network": endpoint.network.name, "owner": endpoint.owner,
                 "container_id": endpoint.container_id, "name": endpoint.name, "ip": str(endpoint.ip),
                 "ip6": None if endpoint.ip6 is None else str(endpoint.ip6), "mac": endpoint.mac.hex(),
                 "aliases": json.dumps(endpoint.aliases), "ifname": endpoint.ifname, "link": endpoint.link, "mtu": endpoint.mtu,
-                "offload": endpoint.offload, "netns": endpoint.netns, "device": endpoint.device})
+                "offload": endpoint.offload, "holds_address": holds_address, "netns": endpoint.netns})
             self.connection.execute("DELETE FROM ports WHERE endpoint = ?", (endpoint.id,))
             self.connection.executemany("INSERT INTO ports VALUES (?, ?, ?, ?, ?)", [
                 (endpoint.id, binding.protocol, None if binding.host_ip is None else str(binding.host_ip),

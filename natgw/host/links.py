@@ -81,7 +81,6 @@ def open_tap(name: str, *, offload: bool) -> tuple[Any, bool]:
 
     A kernel before 6.2 knows none of UDP: natgw makes none then, and cuts those that come by another link.
     """
-    udp_offload = offload
     try:
         device = _new_device(name)
     except FileNotFoundError:
@@ -92,16 +91,22 @@ def open_tap(name: str, *, offload: bool) -> tuple[Any, bool]:
         if error.errno == errno.EBUSY or name in _interface_names():
             raise Conflict(f"interface {name} exists already") from None
         raise NatgwError(f"cannot make tap {name}: {error.strerror} (natgw needs root)") from None
-    if offload:
-        try:
-            fcntl.ioctl(device.fileno(), TUNSETOFFLOAD, OFFLOADS | UDP_OFFLOADS)
-        except OSError:
-            fcntl.ioctl(device.fileno(), TUNSETOFFLOAD, OFFLOADS)
-            udp_offload = False
-    else:
-        fcntl.ioctl(device.fileno(), TUNSETOFFLOAD, 0)
+    udp_offload = set_offload(device.fileno(), offload=offload)
     os.set_blocking(device.fileno(), False)
     return device, udp_offload
+
+
+def set_offload(tap: int, *, offload: bool) -> bool:
+    """Say what the descriptor's other end takes of superframes; gives whether that is those of UDP too. Raises OSError."""
+    if not offload:
+        fcntl.ioctl(tap, TUNSETOFFLOAD, 0)
+        return False
+    try:
+        fcntl.ioctl(tap, TUNSETOFFLOAD, OFFLOADS | UDP_OFFLOADS)
+    except OSError:
+        fcntl.ioctl(tap, TUNSETOFFLOAD, OFFLOADS)
+        return False
+    return True
 
 
 def kernel_knows_udp_superframes(release: str | None = None) -> bool:
