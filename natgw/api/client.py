@@ -14,7 +14,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -83,20 +83,23 @@ class Client:
         """DELETE /v1/PARTS, with a JSON body if there is one."""
         return self._json("DELETE", parts, body=body)
 
-    def stream(self, *parts: str, **query: object) -> Iterator[bytes]:
-        """GET /v1/PARTS, piece by piece as it comes, without a limit in time."""
-        with self._answer("GET", parts, query, None, None) as answer:
+    def stream(self, *parts: str, pairs: Sequence[tuple[str, str]] = (), **query: object) -> Iterator[bytes]:
+        """GET /v1/PARTS, piece by piece as it comes, without a limit in time. `pairs` are for keys that come several times."""
+        with self._answer("GET", parts, query or pairs, None, None) as answer:
             while piece := answer.read1(CHUNK_BYTES):
                 yield piece
 
-    def shut_down(self, within_s: float) -> bool:
-        """Ask the daemon to end, and wait until its process is gone; False if that took longer than `within_s`."""
+    def shut_down(self, within_s: float, *, keep: bool = False) -> bool:
+        """Ask the daemon to end, and wait until its process is gone; False if that took longer than `within_s`.
+
+        `keep`: what is attached will come back with the next daemon.
+        """
         deadline = time.monotonic() + within_s
         with _translated(self.path), contextlib.closing(_Connection(self.path, REPLY_TIMEOUT_S)) as probe:
             probe.connect()
             ended = _process_end(peer_pid(probe.sock))
         try:
-            self.post("shutdown")
+            self.post("shutdown", body={"keep": True} if keep else None)
             if ended is None:
                 return self._closed(deadline)
             readable, _, _ = select.select([ended], [], [], max(0.0, deadline - time.monotonic()))
@@ -123,12 +126,12 @@ class Client:
         return json.loads(content) if content else None
 
     @contextlib.contextmanager
-    def _answer(self, method: str, parts: tuple[str, ...], query: dict[str, object], body: object,
+    def _answer(self, method: str, parts: tuple[str, ...], query: dict[str, object] | Sequence[tuple[str, str]], body: object,
                 timeout_s: float | None) -> Iterator[http.client.HTTPResponse]:
         if not all(parts):
             raise NotFound("a name is missing: '' is none")
         target = "/".join(["/v1", *(quote(part, safe="", errors="surrogateescape") for part in parts)])
-        asked = {key: value for key, value in query.items() if value is not None}
+        asked = [(key, value) for key, value in (query.items() if isinstance(query, dict) else query) if value is not None]
         if asked:
             target += "?" + urlencode(asked)
         content = None if body is None else json.dumps(body)

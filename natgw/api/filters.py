@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from natgw.api.backend import Record
@@ -20,10 +20,10 @@ class FlowFilter:
     container: str | None = None
     protocol: str | None = None
 
-    def apply(self, flows: list[Record], container_ip: str | None) -> list[Record]:
-        """The flows of this protocol, and with the address of the container as one of their inner ends."""
+    def apply(self, flows: list[Record], container_ips: set[str]) -> list[Record]:
+        """The flows of this protocol, and with an address of the container as one of their inner ends."""
         return [flow for flow in flows if self.protocol in (None, flow["protocol"])
-                and (self.container is None or container_ip in _addresses(flow))]
+                and (self.container is None or container_ips & _addresses(flow))]
 
 
 def flow_filter(query: Mapping[str, str]) -> FlowFilter:
@@ -34,6 +34,32 @@ def flow_filter(query: Mapping[str, str]) -> FlowFilter:
     if protocol not in (None, *PROTOCOLS) and not (str(protocol).isdecimal() and int(str(protocol)) < 256):
         raise NatgwError(f'unknown protocol "{protocol}": one of {", ".join(PROTOCOLS)}, or the number of another')
     return FlowFilter(**known)
+
+
+EVENT_KEYS = ("event", "network", "container", "type")
+
+
+@dataclass(frozen=True)
+class EventFilter:
+    """By key, the values of which one must fit. A network is meant by its name or id, a container by its id."""
+
+    wanted: Mapping[str, Sequence[str]]
+
+    def fits(self, event: Record) -> bool:
+        actor = event["Actor"]
+        have = {"event": {event["Action"]}, "type": {event["Type"]}, "network": {actor["ID"], actor["Attributes"]["name"]},
+                "container": {actor["Attributes"].get("container", "")}}
+        return all(have[key] & set(values) for key, values in self.wanted.items())
+
+
+def event_filter(query: Iterable[tuple[str, str]]) -> EventFilter:
+    """From `network=lab`, which may be there several times. Raises NatgwError for a key that does not exist."""
+    wanted: dict[str, list[str]] = {}
+    for key, value in query:
+        if key not in EVENT_KEYS:
+            raise NatgwError(f"invalid filter '{key}': there are {', '.join(EVENT_KEYS)}")
+        wanted.setdefault(key, []).append(value)
+    return EventFilter(wanted)
 
 
 def follow_flag(query: Mapping[str, str]) -> bool:

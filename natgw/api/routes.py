@@ -16,9 +16,10 @@ from natgw.api import schema
 from natgw.api.backend import Backend, Record
 from natgw.api.cniroutes import cni_routes
 from natgw.api.counters import groups
-from natgw.api.filters import flow_filter, follow_flag
+from natgw.api.filters import event_filter, flow_filter, follow_flag
 from natgw.api.logstream import pieces
 from natgw.api.orphans import Orphans
+from natgw.control.events import Subscription
 from natgw.errors import NatgwError, NotFound
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class Api:
         self.shut_down = shut_down
         self.ending = False
         self.orphans = Orphans(backend)
+        self.subscriptions: set[Subscription] = set()
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -78,7 +80,13 @@ class Api:
             web.delete("/v1/endpoints/{name}", self.answer(lambda request: self.backend.detach(_name(request)))),
             web.get("/v1/ports", self.answer(lambda request: self.backend.ports())),
             web.get("/v1/networks", self.answer(lambda request: self.backend.list_networks())),
+            web.post("/v1/networks", self.answer(self.create_network, status=201)),
+            web.post("/v1/networks/prune", self.answer(self.prune_networks)),
             web.get("/v1/networks/{name}", self.answer(lambda request: self.backend.inspect_network(_name(request)))),
+            web.delete("/v1/networks/{name}", self.answer(lambda request: self.backend.remove_network(_name(request)))),
+            web.post("/v1/networks/{name}/connect", self.answer(self.connect)),
+            web.post("/v1/networks/{name}/disconnect", self.answer(self.disconnect)),
+            web.get("/v1/events", self.events),
             web.get("/v1/nat", self.answer(lambda request: self.backend.nat())),
             web.patch("/v1/nat", self.answer(self.set_nat)),
             web.get("/v1/flows", self.answer(self.flows)),
@@ -101,7 +109,8 @@ class Api:
         return handler
 
     async def shutdown(self, request: web.Request) -> web.StreamResponse:
-        await _body(request, schema.NOTHING)
+        if (await _body(request, schema.SHUTDOWN))["keep"]:
+            await self.backend.keep()
         self.shut_down()
         return web.Response(status=202)
 
@@ -131,13 +140,50 @@ class Api:
         body = await _body(request, schema.PUBLISH)
         return await self.backend.unpublish(_name(request), body["publish"])
 
+    async def create_network(self, request: web.Request) -> Any:
+        return await self.backend.create_network(await _body(request, schema.NETWORK))
+
+    async def prune_networks(self, request: web.Request) -> Any:
+        await _body(request, schema.NOTHING)
+        return {"NetworksDeleted": await self.backend.prune_networks()}
+
+    async def connect(self, request: web.Request) -> Any:
+        body = await _body(request, schema.CONNECT)
+        return await self.backend.connect(_name(request), body["container"], body)
+
+    async def disconnect(self, request: web.Request) -> Any:
+        body = await _body(request, schema.DISCONNECT)
+        return await self.backend.disconnect(_name(request), body["container"])
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Events from now on, one JSON object a line, until the client has enough or the daemon ends."""
+        wanted = event_filter(request.query.items())
+        subscription = self.backend.watch()
+        self.subscriptions.add(subscription)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        try:
+            await response.prepare(request)
+            async for event in subscription:
+                record = event.record()
+                if wanted.fits(record):
+                    await response.write(_compact(record).encode() + b"\n")
+            await response.write_eof()
+        except ConnectionError:
+            pass  # who listened has gone
+        finally:
+            subscription.close()
+            self.subscriptions.discard(subscription)
+        return response
+
     async def set_nat(self, request: web.Request) -> Any:
         return await self.backend.set_nat(schema.parse_object(await request.read()))
 
     async def flows(self, request: web.Request) -> list[Record]:
         wanted = flow_filter(request.query)
-        ip = None if wanted.container is None else (await self.backend.container(wanted.container))["ip"]
-        return wanted.apply(await self.backend.flows(), ip)
+        ips: set[str] = set()
+        if wanted.container is not None:
+            ips = {each["ip"] for each in (await self.backend.container(wanted.container))["networks"].values()}
+        return wanted.apply(await self.backend.flows(), ips)
 
     async def stats(self, request: web.Request) -> Record:
         stats = await self.backend.stats()
@@ -176,6 +222,8 @@ class Api:
         """End what would keep the server waiting."""
         self.ending = True
         self.orphans.close()
+        for subscription in list(self.subscriptions):
+            subscription.close()
 
 
 def _name(request: web.Request) -> str:

@@ -60,7 +60,8 @@ NEEDED_TEXTS = Field("a list of at least one string", lambda value: _is_texts(va
 
 Fields = Mapping[str, Field]
 
-_LINK = {"publish": TEXTS, "link": TEXT, "ip": TEXT, "mac": TEXT, "mtu": INTEGER, "offload": FLAG_ON}
+_LINK = {"publish": TEXTS, "network": TEXT, "aliases": TEXTS, "link": TEXT, "ip": TEXT, "mac": TEXT, "mtu": INTEGER,
+         "offload": FLAG_ON}
 
 RUN: Fields = {"name": TEXT, "command": NEEDED_TEXTS, **_LINK, "detach": FLAG, "env": TEXT_MAP,
                             "workdir": TEXT}
@@ -69,6 +70,11 @@ ATTACH: Fields = {"target": NEEDED_TEXT, "name": TEXT, **_LINK,
 STARTED: Fields = {"pid": Field("a process id", _is_integer, required=True)}
 STOP: Fields = {"timeout_s": Field("a number of seconds, 0 or more", _is_duration, default=lambda: 10)}
 PUBLISH: Fields = {"publish": NEEDED_TEXTS}
+NETWORK: Fields = {"name": NEEDED_TEXT, "driver": TEXT, "subnet": TEXT, "ip_range": TEXT, "gateway": TEXT, "aux": TEXT_MAP,
+                   "internal": FLAG, "attachable": FLAG, "ipv6": FLAG, "options": TEXT_MAP, "labels": TEXT_MAP}
+CONNECT: Fields = {"container": NEEDED_TEXT, "ip": TEXT, "mac": TEXT, "aliases": TEXTS}
+DISCONNECT: Fields = {"container": NEEDED_TEXT}
+SHUTDOWN: Fields = {"keep": FLAG}
 NOTHING: Fields = {}
 
 

@@ -40,6 +40,10 @@ command_argument = click.argument("command", metavar="-- CMD...", nargs=-1, type
     natgw run --name shell -- bash
     # a server in the background; port 8080 of the host leads to its port 80
     natgw run -d --name web -p 8080:80 -- python3 -m http.server 80
+    # on a network of one's own, with another name there; beside a container, in its network
+    natgw network create lab
+    natgw run -d --network lab --network-alias db --name postgres -- ./server
+    natgw run --network container:postgres -- ss -tln
     # by a veth pair instead of a tap, with an address of one's choice, published on localhost only
     natgw run -d --name api --link veth --ip 172.17.0.100 -p 127.0.0.1:9000:80/tcp -- ./server
 """)
@@ -61,6 +65,8 @@ def run(ctx: click.Context, /, command: tuple[str, ...], detach: bool, env: tupl
     words = the_command(command)
     variables = {**os.environ, **environment(env)}
     directory = absolute(workdir or ".")
+    if publish and link["network"] == "host":
+        click.echo("WARNING: Published ports are discarded when using host network mode", err=True)
     body = {"name": name, "command": words, "publish": publish, "detach": detach, **link}
     if detach:
         body |= {"env": variables, "workdir": directory}

@@ -150,15 +150,18 @@ def _effective_capabilities() -> int:
 @click.command(cls=TeachingCommand, examples="""
     natgw down
     natgw down --socket /run/lab/natgw.sock
+    # to start it again: what is attached comes back
+    natgw down --keep
 """)
+@click.option("--keep", is_flag=True, help="A restart follows: attached namespaces come back with the next natgw up.")
 @click.pass_obj
-def down(client: Client) -> None:
+def down(client: Client, keep: bool) -> None:
     """Stop natgw and remove all it made.
 
-    Containers are ended; interfaces, filters and files are removed. Returns when the daemon is gone, after 30 seconds at
-    the latest.
+    Containers are ended; interfaces, filters and files are removed. Networks of natgw network create come back with the
+    next natgw up. Returns when the daemon is gone, after 30 seconds at the latest.
     """
-    if not client.shut_down(DOWN_TIMEOUT_S):
+    if not client.shut_down(DOWN_TIMEOUT_S, keep=keep):
         log = state_directory(client.path) / "natgw.log"
         raise NatgwError(f"natgw on {client.path} has not ended after {DOWN_TIMEOUT_S:g} seconds: {log} may say why")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from natgw import __version__
-from natgw.cli import cni, containers, endpoints, lifecycle, nat, networks, tables
+from natgw.cli import cni, containers, endpoints, events, lifecycle, nat, networks, tables
 from natgw.cli.group import TopGroup, socket_option
 
 
@@ -38,6 +38,7 @@ for command in (
     *(endpoints.attach, endpoints.detach, endpoints.port, endpoints.publish, endpoints.unpublish),
     networks.network,
     nat.nat,
+    events.events,
     cni.cni,
     *(tables.flows, tables.fdb, tables.neigh, tables.stats),
 ):

@@ -22,11 +22,12 @@ from natgw.control.cni import Attachments
 from natgw.control.connecting import Connections
 from natgw.control.containers import Containers
 from natgw.control.endpoints import Endpoints
-from natgw.control.events import Events
+from natgw.control.events import Events, Subscription
 from natgw.control.inspect import network_record
 from natgw.control.ipam import Pools, check_subnet
 from natgw.control.ledger import Ledger, remove_leftovers
 from natgw.control.model import Endpoint
+from natgw.control.netrequest import parse_request
 from natgw.control.networks import Networks
 from natgw.control.options import DaemonOptions, check_link, check_mtu
 from natgw.control.publishing import Publisher
@@ -34,7 +35,7 @@ from natgw.control.roster import Record, Roster
 from natgw.control.store import Store
 from natgw.control.uplink import UplinkManager
 from natgw.datapath import Datapath, DatapathConfig
-from natgw.errors import NatgwError, NotFound
+from natgw.errors import Conflict, NatgwError, NotFound
 from natgw.host.pump import Pump
 
 log = logging.getLogger(__name__)
@@ -171,6 +172,29 @@ class Daemon:
     async def stop(self, name: str, timeout_s: float) -> None:
         """End a container's process and remove the container."""
         await self._containers.stop(name, timeout_s)
+
+    async def create_network(self, request: Record) -> Record:
+        """Make a network."""
+        return network_record(await self.networks.create(parse_request(request)), [])
+
+    async def remove_network(self, name: str) -> None:
+        """Take a network away that nobody is on."""
+        network = self.networks.find(name)
+        if network.owner != "natgw":
+            raise Conflict(f"network {network.name} was made by {network.owner}, which alone can remove it")
+        await self.networks.remove(network)
+
+    async def prune_networks(self) -> list[str]:
+        """Take all networks away that nobody is on; gives their names."""
+        return [network.name for network in await self.networks.prune()]
+
+    def watch(self) -> Subscription:
+        """What happens to networks from now on."""
+        return self.events.subscribe()
+
+    async def keep(self) -> None:
+        """The daemon will end for a restart: what is attached comes back with the next one."""
+        self.store.freeze()
 
     async def connect(self, network: str, name: str, request: Record) -> Record:
         """Give a container an interface on another network."""

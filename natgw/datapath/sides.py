@@ -11,7 +11,7 @@ from enum import Enum
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
-from natgw.datapath.config import NetworkConfig, UplinkConfig
+from natgw.datapath.config import NetworkConfig, PortKind, UplinkConfig
 from natgw.datapath.port import ROUTE, Port
 from natgw.datapath.verdict import Extra
 from natgw.tables.fdb import Fdb, Learned
@@ -112,6 +112,7 @@ class Bridge(Side):
         self.name = config.name
         self.gateway = config.gateway.packed
         self.mtu = config.mtu
+        self.icc = config.icc
         self.network = int(config.subnet.network_address)
         self.mask = int(config.subnet.netmask)
         self.broadcast = config.subnet.broadcast_address.packed
@@ -135,6 +136,10 @@ class Bridge(Side):
         if to_mac is not None and neighbour.port is not None:
             return [neighbour.port]
         return [port for port in self.ports if port is not self.host_port]
+
+    def keeps_apart(self, port: Port, out: Port) -> bool:
+        """Whether what comes in at `port` must not go out at `out`: both lead to containers, which are not to meet here."""
+        return not self.icc and port.kind is PortKind.ENDPOINT and out.kind is PortKind.ENDPOINT
 
     def learn(self, mac: bytes, port: Port, now: float) -> Learned:
         """Note where a station is; one that moved takes its neighbour entries, and so its flows, along at once."""

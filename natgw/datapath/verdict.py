@@ -67,6 +67,12 @@ class Verdict(IntEnum):
     DROP_NO_UPLINK = auto()
     DROP_NO_HOST = auto()
     DROP_NEIGHBOURS_FULL = auto()
+    DROP_ISOLATED = auto()
+    """From one network to another, or to another's gateway."""
+    DROP_INTERNAL = auto()
+    """From an internal network to anywhere else."""
+    DROP_ICC = auto()
+    """Between containers of a network that keeps them apart."""
     DROP_NO_MAPPING = auto()
     DROP_FILTERED = auto()
     DROP_PORTS_EXHAUSTED = auto()

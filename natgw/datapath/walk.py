@@ -74,9 +74,18 @@ def from_bridge(dp: Datapath, port: Port, bridge: Bridge, buf: bytearray, n: int
         return _flood(bridge, port, buf, n)
     if out is port:
         return Verdict.DROP_SAME_PORT
+    if bridge.keeps_apart(port, out):
+        return _bridge_apart(dp, out, buf, n)
     if port.mtu <= out.mtu:
         port.remember(macs, out)
     return Verdict.BRIDGED if _bridge_to(dp, out, buf, n) else Verdict.DROP_TOO_BIG
+
+
+def _bridge_apart(dp: Datapath, out: Port, buf: bytearray, n: int) -> Verdict:
+    """Between containers that are kept apart: ARP goes through, as it does under Docker's iptables rule, and nothing else."""
+    if int.from_bytes(buf[ETH + 12 : L3], "big") == TYPE_ARP and _bridge_to(dp, out, buf, n):
+        return Verdict.BRIDGED
+    return Verdict.DROP_ICC
 
 
 def _flood_group(bridge: Bridge, port: Port, buf: bytearray, n: int, now: float) -> Verdict:
@@ -98,8 +107,9 @@ def _flood_group(bridge: Bridge, port: Port, buf: bytearray, n: int, now: float)
 
 def _flood(bridge: Bridge, port: Port, buf: bytearray, n: int, but: Port | None = None) -> Verdict:
     frame = memoryview(buf)[:n]
+    arp = int.from_bytes(buf[ETH + 12 : L3], "big") == TYPE_ARP
     for out in bridge.ports:
-        if out is not port and out is not but and (n - L3 <= out.mtu or buf[1]):
+        if out is not port and out is not but and (n - L3 <= out.mtu or buf[1]) and (arp or not bridge.keeps_apart(port, out)):
             out.transmit(frame)
     return Verdict.FLOODED
 
@@ -161,6 +171,11 @@ def route(dp: Datapath, bridge: Bridge, packet: Ipv4Packet, now: float) -> Verdi
         if packet.protocol == ICMP and packet.icmp_type == ICMP_ECHO and not packet.is_fragment:
             return answer_echo(dp, bridge, packet, now)
         return to_host(bridge, packet)
+    other = dp.bridge_of(packet.dst)
+    if other is not None and other is not bridge:
+        return Verdict.DROP_ISOLATED
+    if bridge.config.internal and other is None:
+        return Verdict.DROP_INTERNAL
     if packet.is_icmp_error and not packet.is_fragment:
         verdict = translate_error(dp, bridge.realm, packet, now)
         if verdict is not Verdict.DROP_ICMP_NO_FLOW or not dp.is_local(packet.dst):
@@ -168,12 +183,14 @@ def route(dp: Datapath, bridge: Bridge, packet: Ipv4Packet, now: float) -> Verdi
     if dp.is_local(packet.dst):
         return _to_local(dp, bridge, packet, now)
     if bridge.on_link(packet.dst):
+        if not bridge.icc:
+            return Verdict.DROP_ICC
         return _route_back(dp, bridge, packet, now)
     if packet.dst[0] in (0, 127) or packet.dst[0] >= 224 or packet.dst == bridge.broadcast:
         return Verdict.DROP_MARTIAN_DESTINATION
     if uplink is None or not uplink.addresses:
         return refuse(dp, bridge, packet, ICMP_UNREACHABLE, icmp.UNREACHABLE_NET, now, Verdict.DROP_NO_UPLINK)
-    if dp.napt.is_untranslated(packet.dst):
+    if not bridge.config.masquerade or dp.napt.is_untranslated(packet.dst):
         return _route_on(dp, bridge, packet, uplink.way_to(packet.dst, now), now)
     if packet.is_icmp_error:
         return Verdict.DROP_PROTOCOL
@@ -304,7 +321,8 @@ def from_uplink(dp: Datapath, uplink: Uplink, buf: bytearray, n: int, now: float
         return MALFORMED_VERDICTS[packet]
     if not uplink.owns(packet.dst):
         bridge = dp.bridge_of(packet.dst)
-        if bridge is not None and dp.napt.is_untranslated(packet.src):
+        if bridge is not None and not bridge.config.internal and (
+                not bridge.config.masquerade or dp.napt.is_untranslated(packet.src)):
             return _route_on(dp, uplink, packet, bridge.neighbours.resolve(packet.dst, now) or NoWay.TABLE_FULL, now)
         return Verdict.TO_HOST if dp.is_local(packet.dst) and not dp.config.exclusive else Verdict.DROP_NOT_FOR_US
     if packet.src == packet.dst:
@@ -348,7 +366,7 @@ def _begin_inbound(dp: Datapath, uplink: Uplink, packet: Ipv4Packet, behind: Pub
     """A flow from outside to a published port or to a mapping."""
     target = behind.container_ip.packed if isinstance(behind, Publication) else behind.internal[:4]
     bridge = dp.bridge_of(target)
-    if bridge is None:
+    if bridge is None or bridge.config.internal:
         return Verdict.DROP_NO_MAPPING
     hop = uplink.way_to(packet.src, now)
     if hop is NoWay.NO_ROUTE:

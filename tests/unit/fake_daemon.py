@@ -18,6 +18,7 @@ from aiohttp import web
 
 from natgw.api.routes import make_app
 from natgw.control import natconfig
+from natgw.control.events import Events, Subscription
 from natgw.control.options import DaemonOptions
 from natgw.datapath import NatConfig
 from natgw.errors import Conflict, NatgwError, NotFound
@@ -33,7 +34,7 @@ def container(name: str = "web", number: int = 2, **changes: Any) -> Record:
         "id": f"{number:x}" * 64, "name": name, "kind": "run", "state": "running", "pid": 4242, "command": ["sleep", "inf"],
         "netns": "/proc/self/ns/net", "link": "tap", "device": f"tap{number}", "ifname": "eth0", "ip": f"172.17.0.{number}",
         "prefixlen": 16, "mac": f"02:42:ac:11:00:0{number}", "gateway": "172.17.0.1", "mtu": 1500, "offload": True,
-        "network": "bridge", "created": CREATED, "exit_code": None,
+        "network": "bridge", "networks": {"bridge": {"ip": f"172.17.0.{number}"}}, "created": CREATED, "exit_code": None,
         "ports": [{"protocol": "tcp", "host_ip": host, "host_port": 8080, "container_port": 80} for host in ("0.0.0.0", "::")],
     } | changes
 
@@ -62,6 +63,7 @@ class FakeDaemon:
         self.log_path = logs
         self.cni = FakeCni()
         self.broken = False
+        self.events = Events()
         self.changed = threading.Condition()
 
     # -- for the tests -------------------------------------------------------------------------------------------------
@@ -161,6 +163,34 @@ class FakeDaemon:
         if name != "bridge":
             raise NotFound(f"network {name} not found")
         return NETWORK
+
+    async def create_network(self, request: Record) -> Record:
+        self._note("create_network", request)
+        return NETWORK | {"Name": request["name"]}
+
+    async def remove_network(self, name: str) -> None:
+        self._note("remove_network", name)
+        if name == "bridge":
+            raise NatgwError("bridge is a pre-defined network and cannot be removed")
+
+    async def prune_networks(self) -> list[str]:
+        self._note("prune_networks")
+        return ["lab"]
+
+    async def connect(self, network: str, name: str, request: Record) -> Record:
+        self._note("connect", network, name, request)
+        return self._find(name)
+
+    async def disconnect(self, network: str, name: str) -> Record:
+        self._note("disconnect", network, name)
+        return self._find(name)
+
+    def watch(self) -> Subscription:
+        self._note("watch")
+        return self.events.subscribe()
+
+    async def keep(self) -> None:
+        self._note("keep")
 
     async def nat(self) -> Record:
         return natconfig.record(self.nat_config)

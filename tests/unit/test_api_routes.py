@@ -47,14 +47,15 @@ def test_containers(client: Client, daemon: FakeDaemon) -> None:
 
 def test_run_hands_over_every_key(client: Client, daemon: FakeDaemon) -> None:
     asked = {"name": "web", "command": ["sleep", "1"], "publish": ["8080:80"], "link": "veth", "ip": "172.17.0.9",
-             "mac": "02:00:00:00:00:01", "mtu": 1400, "offload": False, "detach": True, "env": {"A": "b"}, "workdir": "/tmp"}
+             "mac": "02:00:00:00:00:01", "mtu": 1400, "offload": False, "detach": True, "env": {"A": "b"}, "workdir": "/tmp",
+             "network": "lab", "aliases": ["db"]}
     assert client.post("containers", body=asked)["name"] == "web"
     assert daemon.wait_for("run") == (asked,)
 
 
 def test_attach_hands_over_every_key(client: Client, daemon: FakeDaemon) -> None:
     asked: dict[str, Any] = {"target": "lab", "name": "lab", "publish": [], "link": None, "ip": None, "mac": None, "mtu": None,
-             "offload": False, "ifname": "net1"}
+             "offload": False, "ifname": "net1", "network": None, "aliases": []}
     assert client.post("endpoints", body=asked)["kind"] == "attached"
     assert daemon.wait_for("attach") == (asked,)
 
@@ -178,7 +179,7 @@ def log_is_open(path: Path) -> bool:
 def test_follow_is_yes_or_no(client: Client, daemon: FakeDaemon, query: dict[str, str], message: str) -> None:
     daemon.add("web")
     with pytest.raises(NatgwError) as caught:
-        list(client.stream("containers", "web", "logs", **query))
+        list(client.stream("containers", "web", "logs", pairs=[*query.items()]))
     assert str(caught.value) == message
 
 
@@ -189,7 +190,7 @@ def test_follow_is_yes_or_no(client: Client, daemon: FakeDaemon, query: dict[str
     ("POST /v1/containers", '{"comand": ["ls"]}', 400, 'unknown key "comand": did you mean "command"?'),
     ("POST /v1/containers", '{"command": "ls"}', 400, '"command" must be a list of at least one string, not "ls"'),
     ("POST /v1/containers/x/stop", "[1]", 400, "the request body must be a JSON object"),
-    ("POST /v1/shutdown", '{"now": true}', 400, 'unknown key "now"; known keys: none'),
+    ("POST /v1/shutdown", '{"now": true}', 400, 'unknown key "now"; known keys: keep'),
     ("PATCH /v1/nat", '{"udp": {"maping": "eim"}}', 400, 'unknown key "udp.maping": did you mean "udp.mapping"?'),
     ("PATCH /v1/nat", "[]", 400, "the request body must be a JSON object"),
     ("PATCH /v1/nat", '{"timeouts": {"udp": NaN}}', 400, "the request body is not JSON: NaN is not a JSON number"),

@@ -13,7 +13,8 @@ from natgw.errors import NatgwError
 
 def test_defaults_are_filled_in() -> None:
     body = schema.parse('{"command": ["true"]}', schema.RUN)
-    assert body == {"name": None, "command": ["true"], "publish": [], "link": None, "ip": None, "mac": None, "mtu": None,
+    assert body == {"name": None, "command": ["true"], "publish": [], "network": None, "aliases": [], "link": None,
+                    "ip": None, "mac": None, "mtu": None,
                     "offload": True, "detach": False, "env": {}, "workdir": None}
 
 

@@ -71,7 +71,7 @@ COMMANDS = dict(all_commands())
 def test_the_commands_of_the_reference() -> None:
     assert [path[-1] for path in COMMANDS if len(path) == 1] == [
         "up", "down", "status", "run", "exec", "logs", "stop", "ps", "inspect", "attach", "detach", "port", "publish",
-        "unpublish", "network", "nat", "cni", "flows", "fdb", "neigh", "stats"]
+        "unpublish", "network", "nat", "events", "cni", "flows", "fdb", "neigh", "stats"]
 
 
 @pytest.mark.parametrize("path", [(), *COMMANDS], ids=" ".join)
@@ -376,7 +376,8 @@ def test_down_that_takes_too_long(run: Run, daemon: FakeDaemon, socket_path: Pat
 def test_run_detached(natgw: Callable[..., str], daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("COLOUR", "blue")
     monkeypatch.chdir(tmp_path)
-    printed = natgw("run", "-d", "--name", "web", "-p", "8080:80", "-p", "53/udp", "--link", "veth", "--ip", "172.17.0.9",
+    printed = natgw("run", "-d", "--network", "lab", "--network-alias", "db",
+                    "--name", "web", "-p", "8080:80", "-p", "53/udp", "--link", "veth", "--ip", "172.17.0.9",
                     "--mac", "02:00:00:00:00:09", "--mtu", "1400", "--no-offload", "-e", "A=b=c", "-e", "COLOUR",
                     "-e", "NO_SUCH_VARIABLE", "--", "sleep", "-x", "--", "y")
     assert printed == "2" * 64 + "\n"
@@ -386,7 +387,7 @@ def test_run_detached(natgw: Callable[..., str], daemon: FakeDaemon, monkeypatch
     assert "NO_SUCH_VARIABLE" not in env
     assert request == {"name": "web", "command": ["sleep", "-x", "--", "y"], "publish": ["8080:80", "53/udp"], "link": "veth",
                        "ip": "172.17.0.9", "mac": "02:00:00:00:00:09", "mtu": 1400, "offload": False, "detach": True,
-                       "workdir": str(tmp_path)}
+                       "workdir": str(tmp_path), "network": "lab", "aliases": ["db"]}
 
 
 @pytest.mark.parametrize("words", [("sleep", "-d", "--name"), ("--", "sleep", "-d", "--name")])
@@ -479,7 +480,7 @@ def test_attach(natgw: Callable[..., str], daemon: FakeDaemon, target: str, sent
     assert natgw("attach", target, "--name", "lab", "-p", "80:80", "--ifname", "net1") == "2" * 64 + "\n"
     assert daemon.wait_for("attach") == ({
         "target": sent.format(cwd=Path.cwd(), parent=Path.cwd().parent), "name": "lab", "publish": ["80:80"], "link": None,
-        "ip": None, "mac": None, "mtu": None, "offload": True, "ifname": "net1"},)
+        "ip": None, "mac": None, "mtu": None, "offload": True, "ifname": "net1", "network": None, "aliases": []},)
 
 
 def test_attach_without_offload(natgw: Callable[..., str], daemon: FakeDaemon) -> None:
