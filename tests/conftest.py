@@ -36,7 +36,7 @@ def examples(number: int) -> int:
     """How many examples of a property to try where an ordinary run tries `number`."""
     return max(number, 5000) if PROFILE == "nightly" else number
 
-NAMESPACE_TESTS = tuple(Path(__file__).parent / folder for folder in ("namespaces", "kernel"))
+NAMESPACE_TESTS = tuple(Path(__file__).parent / folder for folder in ("namespaces", "kernel", "engines"))
 # Administrators' tools are not on the PATH of an ordinary user in Debian.
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21

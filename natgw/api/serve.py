@@ -30,8 +30,18 @@ GOODBYE_S = 2.0
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 
+def daemon_for(options: DaemonOptions) -> Daemon:
+    """A daemon with the services that were asked for."""
+    daemon = Daemon(options)
+    if options.docker is not None:
+        from natgw.api.docker import DockerService
+
+        daemon.add_service(DockerService(daemon, options.docker))
+    return daemon
+
+
 def serve(options: DaemonOptions, on_ready: Callable[[Record], None], *, log_to_file: bool = False,
-          make_daemon: Callable[[DaemonOptions], Served] = Daemon) -> None:
+          make_daemon: Callable[[DaemonOptions], Served] = daemon_for) -> None:
     """Be the daemon of `options.socket` until told to end; `on_ready` gets its status when the API answers.
 
     The log goes to standard error, which `log_to_file` turns into natgw.log in the state directory. Raises NatgwError if it

@@ -8,6 +8,7 @@ import click
 
 from natgw.api.client import Client
 from natgw.cli import output
+from natgw.cli.engines import namespace_of, split_target
 from natgw.cli.group import TeachingCommand
 from natgw.cli.options import (
     absolute,
@@ -28,6 +29,8 @@ from natgw.errors import NatgwError
     natgw attach 4711 --name db -p 5432:5432
     # any other, by its path
     natgw attach /proc/4711/ns/net --name db
+    # a container of docker's or podman's that was started with --network none
+    docker run -d --name web --network none httpd && natgw attach docker:web -p 8080:80
 """)
 @click.argument("target", metavar="TARGET")
 @link_options
@@ -36,9 +39,13 @@ from natgw.errors import NatgwError
 def attach(client: Client, /, target: str, **options: Any) -> None:
     """Put an existing namespace on the bridge.
 
-    TARGET is the name of a network namespace, its path, or the pid of a process in it.
+    TARGET is the name of a network namespace, its path, the pid of a process in it, or docker:NAME or podman:NAME for a
+    container of an engine, which lends its name if there is no --name.
     """
-    if "/" in target:
+    engine = split_target(target)
+    if engine is not None:
+        target, options["name"] = namespace_of(*engine), options["name"] or engine[1]
+    elif "/" in target:
         target = absolute(target)
     click.echo(client.post("endpoints", body={"target": target, **options})["id"])
 

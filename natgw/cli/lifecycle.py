@@ -16,7 +16,14 @@ from natgw.api.client import Client
 from natgw.cli import output
 from natgw.cli.group import TeachingCommand
 from natgw.cli.options import LINKS, NAT_TYPES, absolute, json_option
-from natgw.control.options import DEFAULT_PORT_RANGE, DEFAULT_SUBNET, DaemonOptions, parse_port_range
+from natgw.control.options import (
+    DEFAULT_PORT_RANGE,
+    DEFAULT_SUBNET,
+    DOCKER_DRIVER,
+    DaemonOptions,
+    parse_driver_name,
+    parse_port_range,
+)
 from natgw.errors import NatgwError
 
 Record = dict[str, Any]
@@ -51,6 +58,8 @@ def parsed(parse: Callable[[str], Value]) -> Callable[[click.Context, click.Para
     natgw up -d --config natgw.toml --mtu 1400
     # external ports by a policy of one's own (docs/extending.md)
     natgw up -d --port-policy ./own_policy.py:Multiples
+    # the network driver natgw of the Docker on this machine: docker network create -d natgw NET (docs/docker.md)
+    natgw up -d --docker
     # other addresses for the containers
     natgw up -d --subnet 10.88.0.0/16 --gateway 10.88.0.254
     # a second one, in a namespace of its own, with a socket of its own
@@ -76,6 +85,8 @@ def parsed(parse: Callable[[str], Value]) -> Callable[[click.Context, click.Para
               help="Change how it translates, as natgw nat set does; may be given several times.")
 @click.option("--port-policy", metavar="MODULE:CLASS",
               help="Choose external ports by a Python class of one's own, in a module or a .py file.")
+@click.option("--docker", is_flag=False, flag_value=DOCKER_DRIVER, callback=parsed(parse_driver_name), metavar="[NAME]",
+              help=f"Be a network driver of Docker's, by this name  [default: {DOCKER_DRIVER}]")
 @click.option("-d", "--detach", is_flag=True, help="Run in the background; return when ready.")
 @click.pass_context
 def up(ctx: click.Context, /, detach: bool, config: Path | None, nat_type: str | None, nat_words: tuple[str, ...],

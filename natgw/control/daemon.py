@@ -23,10 +23,11 @@ from natgw.control.connecting import Connections
 from natgw.control.containers import Containers
 from natgw.control.endpoints import Endpoints
 from natgw.control.events import Events, Subscription
+from natgw.control.foreign import engine_containers
 from natgw.control.inspect import network_record
 from natgw.control.ipam import Pools, check_subnet
 from natgw.control.ledger import Ledger, remove_leftovers
-from natgw.control.model import Endpoint
+from natgw.control.model import SHORT_ID, Container, Endpoint
 from natgw.control.netrequest import parse_request
 from natgw.control.networks import Networks
 from natgw.control.options import DaemonOptions, check_link, check_mtu
@@ -243,14 +244,24 @@ class Daemon:
         }
 
     async def list_containers(self) -> list[Record]:
-        return [member.container.record() for member in self._roster]
+        """natgw's own, then those of engines."""
+        return [container.record() for container in self._all_containers()]
+
+    def _all_containers(self) -> list[Container]:
+        return [*(member.container for member in self._roster), *engine_containers(self.endpoints.all())]
 
     async def container(self, name: str) -> Record:
-        return self._roster.find(name).container.record()
+        try:
+            return self._roster.find(name).container.record()
+        except NotFound:
+            for container in engine_containers(self.endpoints.all()):
+                if name in (container.name, container.id) or (len(name) >= SHORT_ID and container.id.startswith(name)):
+                    return container.record()
+            raise
 
     async def ports(self) -> list[Record]:
-        return [{"container": member.container.name, **port.record()} for member in self._roster
-                for port in member.container.ports]
+        return [{"container": container.name, **port.record()} for container in self._all_containers()
+                for port in container.ports]
 
     async def list_networks(self) -> list[Record]:
         return [network_record(network, self.endpoints.of(network)) for network in self.networks.all()]

@@ -6,11 +6,13 @@ network: a container of natgw's has any number of them, eth0, eth1 and so on; en
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Any, Literal
 
+from natgw.control import names
 from natgw.errors import NatgwError
 from natgw.wire.ethernet import mac_text
 
@@ -136,6 +138,7 @@ class Endpoint:
     device: str = ""
     netns: str | None = None
     port: Port | None = None
+    created: str = field(default_factory=lambda: names.timestamp(time.time_ns()))
 
     @property
     def names(self) -> list[str]:
@@ -162,7 +165,7 @@ class Container:
 
     id: str
     name: str
-    kind: Literal["run", "attached"]
+    kind: Literal["run", "attached", "docker", "cni"]
     created: str
     netns: str = ""
     link: str = "tap"

@@ -180,6 +180,11 @@ class Networks:
             await segment.undo.aclose()
         self._events.emit("destroy", network)
 
+    def rename(self, network: Network, name: str) -> None:
+        """Call a network otherwise; that nobody else is called so is the caller's to see to."""
+        network.name = self.bridge(network).name = name
+        self._store.rename_network(network)
+
     async def prune(self, wanted: Callable[[Network], bool] = lambda network: True) -> list[Network]:
         """Remove natgw's own networks that nobody is on; gives them."""
         unused = [segment.network for segment in self._segments.values() if not segment.endpoints

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -17,6 +18,8 @@ DEFAULT_SUBNET = IPv4Network("172.17.0.0/16")
 DEFAULT_PORT_RANGE = (40000, 65535)
 DEFAULT_STATE_DIR = Path("/run/natgw/natgw.d")
 NO_UPLINK = "none"
+DOCKER_DRIVER = "natgw"
+"""What Docker calls natgw, unless it is told otherwise."""
 LINK_KINDS = ("tap", "veth")
 MTU_RANGE = (68, 65521)
 """RFC 791 asks for 68; a tap takes no more than 65535 less its header (drivers/net/tun.c)."""
@@ -28,6 +31,15 @@ def parse_port_range(text: str) -> tuple[int, int]:
     if not (low.isdecimal() and high.isdecimal() and 1 <= int(low) <= int(high) <= 65535):
         raise ValueError(f"{text!r} is not LO-HI within 1-65535")
     return int(low), int(high)
+
+
+def parse_driver_name(text: str) -> str:
+    """The name of a driver: Docker finds it by a file of that name. Raises ValueError."""
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}", text):
+        raise ValueError(f"{text!r} cannot be the name of a network driver")
+    if text in ("bridge", "host", "null", "none", "macvlan", "ipvlan", "overlay"):
+        raise ValueError(f"Docker has a driver {text} of its own")
+    return text
 
 
 def check_link(kind: str) -> str:
@@ -51,7 +63,10 @@ def _default_nat() -> NatConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DaemonOptions:
-    """`uplink` None means the interface of the default route, "none" an isolated network. `gateway` None: the first address."""
+    """`uplink` None means the interface of the default route, "none" an isolated network. `gateway` None: the first address.
+
+    `docker` is the name of the driver that Docker knows natgw by; None: it is not served.
+    """
 
     socket: Path = DEFAULT_SOCKET
     state_dir: Path = DEFAULT_STATE_DIR
@@ -63,3 +78,4 @@ class DaemonOptions:
     exclusive_uplink: bool = False
     link: str = "tap"
     nat: NatConfig = field(default_factory=_default_nat)
+    docker: str | None = None

@@ -136,6 +136,13 @@ class Store:
                 "ipv6": network.ipv6, "internal": network.internal, "attachable": network.attachable,
                 "options": json.dumps(network.options), "labels": json.dumps(network.labels)})
 
+    def rename_network(self, network: Network) -> None:
+        """The network has another name now; what is on it goes on by that name."""
+        with self.connection:
+            self.connection.execute("UPDATE endpoints SET network = ? WHERE network = (SELECT name FROM networks WHERE id = ?)",
+                                    (network.name, network.id))
+            self.connection.execute("UPDATE networks SET name = ? WHERE id = ?", (network.name, network.id))
+
     def drop_network(self, id_: str) -> None:
         self._drop("networks", id_)
 
@@ -165,6 +172,12 @@ class Store:
             self.connection.executemany("INSERT INTO ports VALUES (?, ?, ?, ?, ?)", [
                 (endpoint.id, binding.protocol, None if binding.host_ip is None else str(binding.host_ip),
                  binding.host_ports[0], binding.container_port) for binding in bindings])
+
+    def name_endpoint(self, endpoint: Endpoint) -> None:
+        """The endpoint's container has become known."""
+        with self.connection:
+            self.connection.execute("UPDATE endpoints SET name = ?, container_id = ? WHERE id = ?",
+                                    (endpoint.name, endpoint.container_id, endpoint.id))
 
     def drop_endpoint(self, id_: str) -> None:
         self._drop("endpoints", id_)
