@@ -174,7 +174,7 @@ class Networks:
             if segment is None:
                 raise NotFound(f"network {network.name} not found")
             if segment.endpoints:
-                raise Conflict(f"error while removing network: network {network.name} id {network.id} has active endpoints")
+                raise Conflict(f"network {network.name} has active endpoints")
             del self._segments[network.id], self._networks[network.id]
             self._store.drop_network(network.id)
             await segment.undo.aclose()

@@ -171,6 +171,8 @@ class Datapath:
         """The interface changed: address, route, MTU, MAC. Flows of addresses that are gone end; the others go on."""
         if self.uplink is not None:
             self.flush()
+            if self.uplink.apply_local(config):
+                return
             self.uplink.apply(config)
             self.napt.end_flows_outside(self.uplink.addresses)
 

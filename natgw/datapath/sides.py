@@ -7,6 +7,7 @@ ARP. The bridge adds learning and flooding; the uplink adds routes and the quest
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
@@ -208,6 +209,16 @@ class Uplink(Side):
             (int(route.destination.network_address), int(route.destination.netmask),
              None if route.gateway is None else route.gateway.packed)
             for route in config.routes)
+
+    def apply_local(self, config: UplinkConfig) -> bool:
+        """Take over a new state that differs in the host's other addresses alone, as it does with each network that comes
+        and goes: nobody has to be asked for anew then. False if more is different, and nothing is done.
+        """
+        if replace(config, local_addresses=self.config.local_addresses) != self.config:
+            return False
+        self.config = config
+        self.local = self.address_set | {address.packed for address in config.local_addresses}
+        return True
 
     def owns(self, ip: bytes) -> bool:
         return ip in self.address_set

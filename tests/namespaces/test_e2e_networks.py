@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -87,8 +88,7 @@ def test_addresses_as_docker_gives_them(shared: Lab) -> None:
         assert refused(lab, "network", "connect", "nowhere", "member") == "network nowhere not found"
         assert refused(lab, "network", "connect", "two", "member") == \
             "endpoint with name member already exists in network two"
-        assert refused(lab, "network", "rm", "two") == \
-            f"error while removing network: network two id {two['Id']} has active endpoints"
+        assert refused(lab, "network", "rm", "two") == "network two has active endpoints"
         other = lab.namespace("other")
         assert refused(lab, "attach", other.name, "--network", "two", "--ip", "10.1.5.1") == "Address already in use"
         lab.natgw("detach", "member")
@@ -234,7 +234,8 @@ def test_events(shared: Lab) -> None:
         for name, stream in streams.items():
             assert stream is not None
             os.set_blocking(stream.fileno(), False)
-            seen[name] += stream.read() or ""
+            with contextlib.suppress(BlockingIOError):
+                seen[name] += os.read(stream.fileno(), 65536).decode()
 
     probe = lab.namespace("probe")
 

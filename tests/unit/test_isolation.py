@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
@@ -122,3 +123,15 @@ def test_without_masquerade_addresses_stay_as_they_are() -> None:
     assert town.send("uplink", back) == (Verdict.ROUTED, ["17.2"])
     to_other = Ether(src=ROUTER_MAC, dst=UPLINK_MAC) / IP(src=OUTSIDE, dst="172.18.0.2") / ICMP(type=0, id=7, seq=1)
     assert town.send("uplink", to_other)[1] == []
+
+
+def test_a_network_that_comes_does_not_disturb_the_uplink() -> None:
+    """The host has one more address then, and nobody out there has to be asked for anew."""
+    town = Town()
+    assert town.dp.uplink is not None
+    before = town.dp.uplink.config
+    more = replace(before, local_addresses=before.local_addresses | {IPv4Address("172.19.0.1")})
+    town.dp.update_uplink(more)
+    assert town.ping("17.2", OUTSIDE) == (Verdict.TRANSLATED_OUT, ["uplink"]) and town.dp.is_local(b"\xac\x13\0\1")
+    town.dp.update_uplink(replace(more, mtu=1400))
+    assert town.ping("17.2", OUTSIDE)[0] is Verdict.QUEUED
