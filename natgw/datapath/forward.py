@@ -35,7 +35,7 @@ def forward(dp: Datapath, leg: Leg, packet: Ipv4Packet, now: float, side: Side) 
         if packet.df or (packet.is_superframe and packet.protocol != UDP):
             return refuse(dp, side, packet, ICMP_UNREACHABLE, icmp.UNREACHABLE_TOO_BIG, now, Verdict.DROP_TOO_BIG,
                           mtu=neighbour.mtu)
-        must_cut = neighbour.transmit is not None
+        must_cut = True
     if not can_translate(packet, leg):
         return Verdict.DROP_FRAGMENT
     if not dp.napt.advance(leg, packet, now):
@@ -74,7 +74,7 @@ def _follow(dp: Datapath, leg: Leg, packet: Ipv4Packet, now: float) -> Verdict:
     leg.packets += 1
     leg.bytes += packet.total_length
     translate_addresses(packet, leg)
-    if too_big and neighbour.transmit is not None:
+    if too_big:
         return _send_cut(dp, neighbour, packet)
     return send_by(dp, neighbour, packet, verdict_of(leg))
 
@@ -101,13 +101,18 @@ def send_by(dp: Datapath, neighbour: Neighbour[Port], packet: Ipv4Packet, verdic
     """Send a finished packet to a neighbour, or let it wait until the neighbour is found."""
     buf, end = packet.buf, packet.end
     if neighbour.transmit is None:
-        if len(neighbour.queue) == MAX_QUEUED_FRAMES:
-            dp.extras[Extra.QUEUE_DROPPED] += 1
-        neighbour.queue.append(bytes(memoryview(buf)[:end]))
+        _queue(dp, neighbour, memoryview(buf)[:end])
         return Verdict.QUEUED
     buf[ETH:L3] = neighbour.header
     neighbour.transmit(memoryview(buf)[:end])
     return verdict
+
+
+def _queue(dp: Datapath, neighbour: Neighbour[Port], frame: memoryview) -> None:
+    """Let a frame wait for a neighbour; the oldest gives way."""
+    if len(neighbour.queue) == MAX_QUEUED_FRAMES:
+        dp.extras[Extra.QUEUE_DROPPED] += 1
+    neighbour.queue.append(bytes(frame))
 
 
 def _segments_fit(dp: Datapath, packet: Ipv4Packet, mtu: int) -> bool:
@@ -130,18 +135,20 @@ def _segments_fit(dp: Datapath, packet: Ipv4Packet, mtu: int) -> bool:
 def _send_cut(dp: Datapath, neighbour: Neighbour[Port], packet: Ipv4Packet) -> Verdict:
     """Send a packet, or each datagram of a superframe, in fragments (RFC 791; requirement U10)."""
     transmit = neighbour.transmit
-    if transmit is None:
-        return Verdict.DROP_NO_ROUTE
-    packet.buf[ETH:L3] = neighbour.header
+    if transmit is not None:
+        packet.buf[ETH:L3] = neighbour.header
     if packet.is_superframe:
         dp.extras[Extra.SPLIT_SUPERFRAMES] += 1
     try:
         for whole in segments(memoryview(packet.buf)[: packet.end]):
             for piece in fragments(whole, neighbour.mtu):
-                transmit(memoryview(piece))
+                if transmit is not None:
+                    transmit(memoryview(piece))
+                else:
+                    _queue(dp, neighbour, memoryview(piece))
     except CannotSegment:
         return Verdict.DROP_BAD_OFFLOAD
-    return Verdict.FRAGMENTED
+    return Verdict.FRAGMENTED if transmit is not None else Verdict.QUEUED
 
 
 def answer_echo(dp: Datapath, side: Side, packet: Ipv4Packet, now: float) -> Verdict:

@@ -241,7 +241,12 @@ class Uplink(Side):
         hop = self.routes.next_hop(ip)
         if hop is None:
             return NoWay.NO_ROUTE
-        return self.neighbours.resolve(hop, now) or NoWay.TABLE_FULL
+        neighbour = self.neighbours.resolve(hop, now)
+        if neighbour is None:
+            return NoWay.TABLE_FULL
+        # Whoever it is, there is one way to it: what is too big for that is so before ARP has answered.
+        neighbour.mtu = self.port.mtu
+        return neighbour
 
     def ports_for(self, neighbour: Neighbour[Port], to_mac: bytes | None) -> list[Port]:
         return [self.port]

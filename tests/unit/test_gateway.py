@@ -474,6 +474,19 @@ def test_a_packet_that_may_be_fragmented_is(whole: bool) -> None:
 
 
 @pytest.mark.requirement("U10")
+def test_the_first_packet_is_judged_before_the_router_is_found() -> None:
+    """One with DF would else be lost on the uplink, and its sender not told."""
+    lab = Lab(uplink_mtu=1400, resolved=False)
+    out = lab.send("a", from_a(UDP(sport=45000, dport=53) / bytes(1373), flags="DF"))
+    assert out.verdict is Verdict.ICMP_TOO_BIG and out.ports == ["uplink", "a"], "an ARP request, and the error"
+    assert out.sent[1].packet[ICMP].nexthopmtu == 1400
+    assert lab.send("a", from_a(UDP(sport=45000, dport=53) / bytes(1473))).verdict is Verdict.QUEUED
+    found = [each for each in lab.send("uplink", arp_reply(ROUTER, ROUTER_MAC)).sent if each.port == "uplink"]
+    assert [len(bytes(each.packet[IP])) for each in found] == [1396, 125]
+    assert all(each.packet.dst == ROUTER_MAC for each in found)
+
+
+@pytest.mark.requirement("U10")
 @pytest.mark.parametrize("fast_path", [True, False])
 def test_a_tcp_superframe_is_made_to_fit_the_uplink(fast_path: bool) -> None:
     lab = Lab(uplink_mtu=1400, fast_path=fast_path)
