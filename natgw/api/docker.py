@@ -153,6 +153,7 @@ class DockerService:
         self._daemon = daemon
         self._socket = PluginSocket(name, self._make_app)
         self._naming: Naming | None = None
+        self._entry: Record | None = None
 
     async def start(self) -> None:
         """Raises NatgwError."""
@@ -161,6 +162,7 @@ class DockerService:
         self._addresses = Addresses(daemon.pools)
         self._network = NetworkDriver(daemon.networks, daemon.endpoints, self._addresses, self._naming.look)
         await self._network.forget_stale()
+        self._entry = daemon.ledger.note("socket", path=str(self._socket.path))
         await self._socket.start()
         self._naming.look_everywhere()
 
@@ -168,6 +170,9 @@ class DockerService:
         if self._naming is not None:
             await self._naming.stop()
         await self._socket.stop()
+        if self._entry is not None:
+            self._daemon.ledger.forget(self._entry)
+            self._entry = None
 
     def _make_app(self) -> web.Application:
         return make_plugin_app(self._network, self._addresses)

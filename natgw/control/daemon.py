@@ -79,6 +79,11 @@ class Daemon:
         self._pump: Pump | None = None
         self._uplink: UplinkManager | None = None
 
+    @property
+    def ledger(self) -> Ledger:
+        """Where a service writes down what a killed daemon would leave behind."""
+        return self._ledger
+
     def add_service(self, service: Service) -> None:
         """Let a service live as long as the daemon: to be called before `start`, which then calls the service's."""
         self._services.append(service)

@@ -10,7 +10,9 @@ One JSON object a line, appended: a line that was not finished when the power we
 
 from __future__ import annotations
 
+import errno
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,9 +113,21 @@ def _remove(entry: Entry) -> str | None:
     if kind == "reserved-ports":
         sysctl.write_reserved(entry["before"])
         return "restored net.ipv4.ip_local_reserved_ports"
+    if kind == "socket":
+        return _remove_socket(Path(entry["path"]))
     if kind == "process" and kill_left_behind(entry["pid"], entry["start"], tuple(entry["netns"])):
         return f"ended process {entry['pid']} and what ran beside it"
     return None
+
+
+def _remove_socket(path: Path) -> str | None:
+    """One that nobody listens on any more."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        if not path.is_socket() or probe.connect_ex(str(path)) != errno.ECONNREFUSED:
+            return None
+    path.unlink(missing_ok=True)
+    return f"removed socket {path}"
 
 
 def _here() -> Entry:

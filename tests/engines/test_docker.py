@@ -246,3 +246,56 @@ def test_nothing_of_docker0_or_iptables(docker: DockerLab) -> None:
         rules = docker.run("/usr/sbin/iptables", "-S", check=False).stdout + docker.run(
             "/usr/sbin/iptables", "-t", "nat", "-S", check=False).stdout
         assert "DOCKER" not in rules and "-A" not in rules
+
+
+def test_options_of_a_network(docker: DockerLab) -> None:
+    """`-o` as for Docker's bridge driver: the host's interface by name, containers kept apart, no translation."""
+    bridge = "com.docker.network.bridge."
+    docker.docker("network", "create", "-d", "natgw", "--subnet", "10.65.0.0/16", "-o", bridge + "name=natgw-apart",
+                  "-o", bridge + "enable_icc=false", "apart")
+    assert "10.65.0.1/16" in docker.run("ip", "addr", "show", "dev", "natgw-apart").stdout
+    docker.start_container("one", "--network", "apart")
+    docker.start_container("two", "--network", "apart")
+    docker.inside("one", "ping", "-c", "1", "-W", "2", OUTSIDE)
+    assert docker.docker("exec", "one", "ping", "-c", "1", "-W", "1", "10.65.0.3", check=False).returncode != 0
+    docker.docker("network", "create", "-d", "natgw", "--subnet", "10.66.0.0/16", "-o", bridge + "enable_ip_masquerade=false",
+                  "routed")
+    docker.outside.run("ip", "route", "add", "10.66.0.0/16", "via", GATEWAY)
+    server = docker.outside.spawn(sys.executable, "-c", ECHO)
+    eventually(lambda: docker.outside.listening(53, "udp"))
+    docker.start_container("plain", "--network", "routed", *volumes(), image=HOSTS)
+    assert docker.inside("plain", sys.executable, "-c", ASK, OUTSIDE) == "asked from 10.66.0.2\n"
+    docker.outside.end(server)
+    docker.outside.run("ip", "route", "del", "10.66.0.0/16")
+
+
+def test_options_of_a_container(docker: DockerLab) -> None:
+    """A MAC address of one's choice, all exposed ports on ephemeral ones, and a container that asks for the host's address."""
+    folder = web_page(docker.folder / "www", "around")
+    docker.start_container("web", "--network", "natgw", "--mac-address", "02:42:0a:00:00:99", "-P", "--expose", "80",
+                           "-v", f"{folder}:/www:ro", command=HTTPD)
+    assert "02:42:0a:00:00:99" in docker.inside("web", "ip", "link", "show", "eth0")
+    eventually(lambda: [row["name"] for row in docker.json("ps")] == ["web"])
+    (row,) = docker.json("ps")
+    port = row["ports"][0]["host_port"]
+    assert row["mac"] == "02:42:0a:00:00:99"
+    docker.start_container("client", "--network", "natgw", "--link", "web:server")
+    page = ("wget", "-q", "-O", "-")
+    assert docker.inside("client", *page, f"http://{GATEWAY}:{port}/") == "around"
+    assert docker.inside("client", *page, "http://server/") == "around"
+
+
+def test_networks_that_nobody_uses_are_pruned(docker: DockerLab) -> None:
+    docker.docker("network", "create", "-d", "natgw", "unused")
+    docker.start_container("one", "--network", "natgw")
+    assert docker.docker("network", "prune", "-f").stdout.split() == ["Deleted", "Networks:", "unused"]
+    assert "unused" not in [network["Name"] for network in docker.json("network", "ls")]
+
+
+def test_ipv6_within_a_network(docker: DockerLab) -> None:
+    docker.docker("network", "create", "-d", "natgw", "--ipv6", "--subnet", "10.67.0.0/16", "--subnet", "fd00:67::/64", "six")
+    docker.start_container("one", "--network", "six")
+    docker.start_container("two", "--network", "six", "--ip6", "fd00:67::22")
+    assert "fd00:67::22/64" in docker.inside("two", "ip", "addr", "show", "eth0")
+    docker.inside("one", "ping", "-6", "-c", "3", "-W", "2", "fd00:67::22")
+    assert docker.inspect("network", "six")["EnableIPv6"]

@@ -95,6 +95,9 @@ def test_dockerd_is_restarted_and_containers_start_again(own: DockerLab, number:
 
 def test_a_stopped_natgw_does_not_hang_dockerd(own: DockerLab) -> None:
     own.docker("network", "create", "-d", "natgw", "net")
+    own.kill_natgw()
+    own.natgw("up", "--detach")  # no driver this time: the socket of the one that was killed goes
+    assert own.run("test", "-e", "/run/docker/plugins/natgw.sock", check=False).returncode == 1
     own.natgw("down")
     waiting = own.spawn("docker", "run", "--rm", "--network", "net", SMALL, "echo", "it ran")
     began = time.monotonic()
