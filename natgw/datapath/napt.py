@@ -56,6 +56,8 @@ class Napt:
         self._pools: dict[tuple[int, bytes], PortPool] = {}
         self._overloaded: Counter[tuple[int, bytes]] = Counter()
         """How many mappings share an external endpoint: its port is taken until the last of them ends."""
+        self._sharing: dict[tuple[int, bytes], dict[Mapping, None]] = {}
+        """The mappings an internal endpoint has with overloaded ports, the newest last."""
         # By host address and port; the address is None for "every address of the uplink".
         self._published: dict[tuple[int, bytes | None, int], Publication] = {}
         self._published_from: dict[Endpoint, Publication] = {}
@@ -245,6 +247,7 @@ class Napt:
                     self._overloaded[protocol, mapping.external] += 1
                     if self._overloaded[protocol, mapping.external] == 1 and not has_ports(protocol):
                         self.owns_protocol(address, protocol, True)
+                    self._sharing.setdefault((protocol, internal), {})[mapping] = None
                 return mapping
         return Verdict.DROP_PORTS_EXHAUSTED if has_ports(protocol) else Verdict.DROP_ADDRESS_TAKEN
 
@@ -266,16 +269,26 @@ class Napt:
         return port if port is not None and pool.take(port) else None
 
     def _overload(self, request: PortRequest, pool: PortPool, uplink: Uplink) -> int | None:
-        """A port that no other flow to the same remote has, taken: the internal one if that can be."""
+        """A port that no other flow to the same remote has, taken: the one that the internal endpoint has towards another
+        remote (the newest, as find_appropriate_src in net/netfilter/nf_nat_core.c has it), its own, or the next ones."""
         flows = uplink.realm.of(request.protocol)
         span = pool.high - pool.low + 1
         start = request.internal_port if request.internal_port in pool else pool.low + self._rng.randrange(span)
-        for step in range(min(span, _OVERLOAD_TRIES)):
-            port = pool.low + (start - pool.low + step) % span
+        had = self._shared_port(request)
+        tried = (pool.low + (start - pool.low + step) % span for step in range(min(span, _OVERLOAD_TRIES)))
+        for port in tried if had is None else (had, *tried):
             key = leg_key(request.remote_address, request.external_address, request.remote_port, port)
             external = request.external_address + port.to_bytes(2, "big")
             if key not in flows and ((request.protocol, external) in self._overloaded or pool.take(port)):
                 return port
+        return None
+
+    def _shared_port(self, request: PortRequest) -> int | None:
+        """The overloaded port that an internal endpoint has at an external address, if it has one."""
+        internal = request.internal_address + request.internal_port.to_bytes(2, "big")
+        for mapping in reversed(self._sharing.get((request.protocol, internal), {})):
+            if mapping.external[:4] == request.external_address:
+                return int.from_bytes(mapping.external[4:], "big")
         return None
 
     def _add(self, flow: Flow, state: TcpState, now: float) -> Leg | Verdict:
@@ -310,6 +323,10 @@ class Napt:
         self.flows.drop_mapping(mapping)
         address, port = mapping.external[:4], int.from_bytes(mapping.external[4:], "big")
         if mapping.shared:
+            sharing = self._sharing[mapping.protocol, mapping.internal]
+            del sharing[mapping]
+            if not sharing:
+                del self._sharing[mapping.protocol, mapping.internal]
             self._overloaded[mapping.protocol, mapping.external] -= 1
             if self._overloaded[mapping.protocol, mapping.external]:
                 return

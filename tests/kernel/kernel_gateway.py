@@ -81,6 +81,7 @@ _SYSCTLS = {
     # What a segment's numbers say is judged for resets alone, and a checksum is left to whom the packet is for.
     "net/netfilter/nf_conntrack_tcp_be_liberal": "1",
     "net/netfilter/nf_conntrack_checksum": "0",
+    "net/netfilter/nf_conntrack_acct": "1",
 }
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from natgw.datapath import Verdict
-from tests.kernel.addresses import EXTERNAL, ROUTER
+from tests.kernel.addresses import EXTERNAL, REMOTES, ROUTER
 from tests.kernel.comparing import Comparison, Tally
 from tests.kernel.differences import LISTED, Difference, StateDifference
 from tests.kernel.kernel_gateway import KernelGateway
@@ -31,6 +31,7 @@ from tests.kernel.packets import (
 
 UDP_FLOW = Conversation(UDP, "172.17.0.2", 5000, ROUTER, 80)
 TCP_FLOW = Conversation(TCP, "172.17.0.2", 5000, ROUTER, 80)
+BEYOND = next(each for each in REMOTES if each != ROUTER)
 PING = Conversation(ICMP, "172.17.0.2", 5000, ROUTER, 0)
 
 
@@ -79,6 +80,14 @@ def test_a_reply_to_a_timestamp_request_is_no_reply_to_an_echo(both: Comparison)
     both.step(Segment(PING, True, query=14))
     both.step(Segment(PING, True, Envelope(ttl=2), query=ECHO_REPLY))
     assert (both.tally.dropped["icmp in"], both.tally.same["icmp in"]) == (1, 1)
+
+
+def test_a_host_keeps_a_port_that_it_had_to_be_given(both: Comparison) -> None:
+    """Where two hosts have the same port, the second got another towards the one server, but its own towards the next."""
+    for host, remote in (("172.17.0.3", ROUTER), ("172.17.0.2", ROUTER), ("172.17.0.2", BEYOND)):
+        both.step(Segment(Conversation(UDP, host, 5000, remote, 80), False))
+    both.step(Segment(Conversation(UDP, "172.17.0.3", 5000, BEYOND, 80), True))
+    assert (both.tally.same["udp out"], both.tally.dropped["udp in"]) == (3, 1)
 
 
 def tcp(*segments: str) -> list[Step]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 
-from tests.conftest import examples
+from tests.conftest import PROFILE
 from tests.generated import generated, note
 from tests.kernel.comparing import Comparison, Tally
 from tests.kernel.differences import LISTED
@@ -16,7 +16,7 @@ from tests.kernel.packets import Step
 from tests.kernel.strategies import conversing
 from tests.requirements import DOCUMENT, ROW
 
-SEQUENCES = examples(500)
+SEQUENCES = 10_000 if PROFILE == "nightly" else 500
 
 PASSED_BY_BOTH = ("tcp out", "tcp in", "udp out", "udp in", "icmp out", "icmp in", "error out", "error in", "answered")
 STATES = ("SYN_SENT", "SYN_SENT2", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE",

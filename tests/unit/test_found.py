@@ -58,3 +58,12 @@ def test_a_port_that_has_rested_can_be_overloaded() -> None:
     gateway.advance(400)
     gateway.set_nat(PRESETS["linux"])
     assert seen(gateway, "c1", 5001, FAR) == ("198.51.100.2", 5000)
+
+
+def test_linux_gives_a_host_the_port_again_that_it_has_towards_another() -> None:
+    """Found beside Linux: the host kept its own port towards a second remote, where it had to be given another towards one."""
+    gateway = SimulatedGateway(PRESETS["linux"])
+    assert seen(gateway, "c1", 5000, FAR) == ("198.51.100.2", 5000)
+    given = seen(gateway, "c2", 5000, FAR)
+    assert given[1] != 5000
+    assert seen(gateway, "c2", 5000, OTHER) == given
