@@ -27,7 +27,7 @@ from natgw.control.foreign import engine_containers
 from natgw.control.inspect import network_record
 from natgw.control.ipam import Pools, check_subnet
 from natgw.control.ledger import Ledger, remove_leftovers
-from natgw.control.model import SHORT_ID, Container, Endpoint
+from natgw.control.model import Container, Endpoint
 from natgw.control.netrequest import parse_request
 from natgw.control.networks import Networks
 from natgw.control.options import DaemonOptions, check_link, check_mtu
@@ -114,6 +114,7 @@ class Daemon:
         self.networks = Networks(self.datapath, pump, self.store, self.events, self.pools)
         self.endpoints = Endpoints(self.networks, self.datapath, pump, Publisher(self.datapath, self._uplink), self._ledger,
                                    self.store, self.events, options.link, self._lost)
+        self._roster.foreign = lambda: engine_containers(self.endpoints.all())
         self._containers = Containers(self._roster, self.networks, Connections(self.networks, self.endpoints), self._ledger,
                                       self.store, self._folder("logs"), self._background)
         await self.networks.start(options.subnet, self._gateway, options.mtu)
@@ -253,16 +254,10 @@ class Daemon:
         return [container.record() for container in self._all_containers()]
 
     def _all_containers(self) -> list[Container]:
-        return [*(member.container for member in self._roster), *engine_containers(self.endpoints.all())]
+        return [*(member.container for member in self._roster), *self._roster.foreign()]
 
     async def container(self, name: str) -> Record:
-        try:
-            return self._roster.find(name).container.record()
-        except NotFound:
-            for container in engine_containers(self.endpoints.all()):
-                if name in (container.name, container.id) or (len(name) >= SHORT_ID and container.id.startswith(name)):
-                    return container.record()
-            raise
+        return self._roster.find_any(name).record()
 
     async def ports(self) -> list[Record]:
         return [{"container": container.name, **port.record()} for container in self._all_containers()

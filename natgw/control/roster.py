@@ -10,7 +10,7 @@ import asyncio
 import random
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from natgw.control.processes import Watch
 from natgw.errors import Conflict, NotFound
 
 SHORTEST_ID = 4
+ENGINES = {"docker": "docker", "cni": "the engine that made it (podman, say)"}
 
 Record = dict[str, Any]
 
@@ -58,6 +59,8 @@ class Roster:
         self._rng = rng
         self._members: dict[str, Member] = {}
         self._closed = False
+        self.foreign: Callable[[], list[Container]] = list
+        """What there is of other engines' containers, which only they can change."""
 
     def __iter__(self) -> Iterator[Member]:
         return iter(list(self._members.values()))
@@ -94,9 +97,26 @@ class Roster:
         if member is not None:
             return member
         found = [one for one in self if len(name) >= SHORTEST_ID and one.container.id.startswith(name)]
-        if len(found) != 1:
-            raise NotFound(f"No such container: {name} (`natgw ps -a` shows those there are)")
-        return found[0]
+        if len(found) == 1:
+            return found[0]
+        other = self._foreign(name)
+        if other is not None:
+            raise Conflict(f"container {name} is not natgw's own: use the commands of {ENGINES[other.kind]} for that")
+        raise NotFound(f"No such container: {name} (`natgw ps -a` shows those there are)")
+
+    def find_any(self, name: str) -> Container:
+        """The same, among the containers of engines as well. Raises NotFound."""
+        try:
+            return self.find(name).container
+        except Conflict:
+            other = self._foreign(name)
+            if other is None:
+                raise
+            return other
+
+    def _foreign(self, name: str) -> Container | None:
+        return next((container for container in self.foreign() if name in (container.name, container.id)
+                     or (len(name) >= SHORTEST_ID and container.id.startswith(name))), None)
 
     def dismiss(self, member: Member) -> None:
         """The name is free again. Twice is once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
+import json
 import re
 import sys
 from pathlib import Path
@@ -61,8 +62,10 @@ def test_the_opening_line(docker: DockerLab) -> None:
     assert (row["id"], row["kind"], row["state"], row["ip"]) == (id_, "docker", "running", docker.address("web", "natgw"))
     assert "80/tcp -> 0.0.0.0:9999" in docker.natgw("port", "web").stdout
     assert "natgw" in [network["Name"] for network in docker.json("network", "ls")]
-    flow = docker.json("flows")[0]
-    assert "9999" in str(flow)
+    assert "9999" in str(docker.json("flows")[0])
+    assert json.loads(docker.natgw("inspect", "web").stdout)[0]["id"] == id_
+    for command in (("stop", "web"), ("detach", id_), ("publish", "web", "81"), ("network", "disconnect", "natgw", "web")):
+        assert "use the commands of docker" in docker.natgw(*command, check=False).stderr
 
 
 def test_web_server_and_notebook(docker: DockerLab) -> None:
