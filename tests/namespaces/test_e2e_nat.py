@@ -28,12 +28,12 @@ class Sockets:
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
 
-    def _keep(self, made: socket.socket) -> socket.socket:
+    def keep(self, made: socket.socket) -> socket.socket:
         made.settimeout(TIMEOUT_S)
         return self._stack.enter_context(made)
 
     def udp(self, namespace: Namespace, address: str = "") -> socket.socket:
-        made = self._keep(run_inside(namespace.path, socket.socket, socket.AF_INET, socket.SOCK_DGRAM))
+        made = self.keep(run_inside(namespace.path, socket.socket, socket.AF_INET, socket.SOCK_DGRAM))
         made.bind((address, 0))
         return made
 
@@ -41,8 +41,8 @@ class Sockets:
         """Both ends of a connection from inside to the outside."""
         with run_inside(outside.path, socket.create_server, (OUTSIDE, 0)) as server:
             server.settimeout(TIMEOUT_S)
-            near = self._keep(run_inside(inside.path, socket.create_connection, server.getsockname(), TIMEOUT_S))
-            return near, self._keep(server.accept()[0])
+            near = self.keep(run_inside(inside.path, socket.create_connection, server.getsockname(), TIMEOUT_S))
+            return near, self.keep(server.accept()[0])
 
 
 @pytest.fixture
