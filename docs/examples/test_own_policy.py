@@ -43,7 +43,7 @@ register("blocks", Blocks)
 
 
 class BlocksMachine(GatewayMachine):
-    """Any NAT with this policy. Linux's overloading and resting ports choose by themselves, and so does ICMP."""
+    """Any NAT with this policy. Linux's overloading and resting ports choose by themselves, and ICMP has no ports."""
 
     configurations = nat_configs(allocations=["blocks"]).filter(
         lambda nat: not (nat.udp.overload or nat.tcp.overload or nat.port_rest_s))
@@ -57,7 +57,7 @@ class BlocksMachine(GatewayMachine):
         low, high = self.port_range
         for record in self.fast.flows() if hasattr(self, "model") else ():
             protocol, internal, (_, port), _ = ends_of(record)
-            if protocol != "icmp" and record["mapping"] is not None:
+            if protocol not in ("icmp", "gre", "50") and record["mapping"] is not None:
                 address = bytes(map(int, internal[0].split(".")))
                 assert port in block_of(address, range(low, high + 1)), f"{internal} has {port}"
                 self.reached["in its block"] += 1

@@ -15,6 +15,11 @@ from dataclasses import dataclass, field, replace
 from natgw.datapath.behaviour import Dependence, NatBehaviour, NatConfig
 
 Endpoint = tuple[str, int]
+WITH_PORTS = ("udp", "tcp", "icmp", "udplite", "sctp")
+IDLE = {"udp": ("udp_s", "udp_stream_s"), "icmp": ("icmp_s", "icmp_s"), "udplite": ("udplite_s", "udplite_stream_s"),
+        "sctp": ("sctp_init_s", "sctp_established_s"), "gre": ("gre_s", "gre_stream_s")}
+"""The timeouts of a conversation that has not been answered, and of one that has; TCP has one for each state."""
+OTHER = ("other_s", "other_s")
 FIRST_UNPRIVILEGED = 1024
 STREAM_AFTER_S = 2.0
 TICK_S = 1.0
@@ -22,9 +27,10 @@ TICK_S = 1.0
 
 @dataclass(frozen=True)
 class Segment:
-    """What of a packet a NAT looks at. `protocol` is "udp", "tcp" or "icmp".
+    """What of a packet a NAT looks at. `protocol` is "udp", "tcp", "icmp", "udplite", "sctp"; "gre" and numbers have no ports.
 
-    An ICMP query's identifier is the port of the end that is behind the NAT, and the other end's port is 0.
+    An ICMP query's identifier is the port of the end that is behind the NAT, and the other end's port is 0. Where there are no
+    ports, both are 0.
     `event` is what a TCP segment says: "syn", "synack", "ack", "fin", "rst", or "" for flags no TCP sends; for ICMP it is
     "ask" or "answer".
     """
@@ -193,13 +199,19 @@ class NatModel:
         return None
 
     def _behaviour(self, protocol: str) -> NatBehaviour:
-        return {"udp": self.nat.udp, "tcp": self.nat.tcp}.get(protocol, NatBehaviour())
+        if protocol not in WITH_PORTS:  # one flow between two addresses, whoever it is that begins
+            strict = Dependence.ADDRESS_AND_PORT_DEPENDENT
+            return NatBehaviour(mapping=strict, filtering=strict, overload=True)
+        return {"udp": self.nat.udp, "udplite": self.nat.udp, "tcp": self.nat.tcp, "sctp": self.nat.tcp}.get(
+            protocol, NatBehaviour())
 
     # -- from inside -------------------------------------------------------------------------------------------------------
 
     def from_inside(self, packet: Segment) -> Outcome:
         """A packet of a container to the gateway, to anywhere but the containers' own network."""
         if packet.dst[0] in self.external:
+            if packet.protocol not in WITH_PORTS:
+                return Dropped("the host's own")
             if packet.protocol == "icmp":
                 return Answered() if packet.event == "ask" else Dropped("no query")
             if not self.nat.hairpin and (packet.protocol, packet.dst[1]) not in self.published:
@@ -300,6 +312,8 @@ class NatModel:
 
     def _ports_for(self, packet: Segment) -> range:
         """RFC 4787 REQ-3: below 1024 stays below, and others above, where the range has such ports."""
+        if packet.protocol not in WITH_PORTS:
+            return range(1)
         low, high = (0, 65535) if packet.protocol == "icmp" else self.port_range
         if self.own_policy or self._behaviour(packet.protocol).overload:
             return range(low, high + 1)
@@ -337,6 +351,8 @@ class NatModel:
             if flow is None or packet.event != "answer":
                 return Answered() if packet.event == "ask" else Dropped("no flow")
         if flow is None:
+            if packet.protocol not in WITH_PORTS:
+                return Dropped("no flow")
             begun = self._begin_inward(packet)
             if not isinstance(begun, ModelFlow):
                 return begun
@@ -389,7 +405,7 @@ class NatModel:
     def _begin(self, protocol: str, internal: Endpoint, external: Endpoint, remote: Endpoint, kind: str,
                mapping: ModelMapping | None) -> ModelFlow:
         timeouts = self.nat.timeouts
-        idle = {"udp": timeouts.udp_s, "icmp": timeouts.icmp_s}.get(protocol, 0.0)
+        idle = 0.0 if protocol == "tcp" else getattr(timeouts, IDLE.get(protocol, OTHER)[0])
         self._numbers += 1
         flow = ModelFlow(self._numbers, protocol, internal, external, remote, kind, mapping, "new", idle, self.now, self.now,
                          self.now, waits_to_stream=protocol == "udp" and timeouts.udp_s != timeouts.udp_stream_s)
@@ -409,6 +425,8 @@ class NatModel:
         elif flow.waits_to_stream and flow.answered and self.now - flow.created >= STREAM_AFTER_S:
             flow.waits_to_stream = False
             flow.timeout_s = self.nat.timeouts.udp_stream_s
+        elif flow.protocol not in ("udp", "icmp") and not flow.answered and not original:
+            flow.timeout_s = getattr(self.nat.timeouts, IDLE.get(flow.protocol, OTHER)[1])
         flow.answered = flow.answered or not original
         if outward:
             flow.last_out = self.now
