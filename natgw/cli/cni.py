@@ -12,7 +12,7 @@ from natgw.api.client import Client
 from natgw.cli import output
 from natgw.cli.group import TeachingGroup
 from natgw.cli.lifecycle import parsed
-from natgw.cli.options import LINKS, absolute, json_option
+from natgw.cli.options import LINKS, absolute, json_option, no_trunc_option
 from natgw.control import cnifiles
 from natgw.control.options import DEFAULT_SOCKET
 
@@ -66,6 +66,29 @@ def install(client: Client, /, bin_dir: Path, conf_dir: Path, json_: bool, **opt
     """
     socket = None if client.path == str(DEFAULT_SOCKET) else Path(absolute(client.path))
     _tell(cnifiles.install(cnifiles.CniNetwork(socket=socket, **options), bin_dir, conf_dir), json_)
+
+
+@cni.command("ls", examples="""
+    natgw cni ls
+    # addresses of one container
+    natgw cni ls --json | jq -r '.[] | select(.name == "web").addresses[].address'
+""")
+@no_trunc_option
+@json_option
+@click.pass_obj
+def list_attachments(client: Client, no_trunc: bool, json_: bool) -> None:
+    """List what engines have attached.
+
+    One line for each interface of a container.
+    """
+    found = client.get("cni", "attachments")
+    if json_:
+        output.as_json(found)
+        return
+    output.table(["CONTAINER ID", "NAME", "NETWORK", "INTERFACE", "ADDRESS", "PORTS"],
+                 ([output.short_id(one["container_id"], no_trunc), one["name"], one["network"], one["ifname"],
+                   ", ".join(each["address"] for each in one["addresses"]),
+                   ", ".join(f"{output.bound_to(port)}->{output.inner(port)}" for port in one["ports"])] for one in found))
 
 
 @cni.command("uninstall", examples="""

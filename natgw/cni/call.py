@@ -48,6 +48,7 @@ class Call:
     def __init__(self, environment: Mapping[str, str], config: Mapping[str, Any]) -> None:
         """Raises CniError: 1 for a version, 2 and 7 for the configuration, 4 for the environment."""
         self.command = environment.get("CNI_COMMAND", "")
+        config = _without_nulls(config)
         self.version: str = config.get("cniVersion") or VERSION_ALONE
         _check_version(self.command, self.version)
         _check_keys(config, _CONFIG_KEYS, "")
@@ -58,6 +59,7 @@ class Call:
         self.network = _network_name(config.get("network", self.name))
         self.socket: str = config.get("socket") or environment.get(SOCKET_VARIABLE) or DEFAULT_SOCKET
         self.dns = _dns(config)
+        self.previous = _previous(config)
 
     def request(self) -> dict[str, Any]:
         """The body of the daemon's POST /v1/cni/attachments. Raises CniError (2, 7)."""
@@ -71,19 +73,14 @@ class Call:
             **self.key(), "netns": self.netns,
             "name": self._container_name(), "aliases": _aliases(runtime, self.name),
             "subnet": ipam.get("subnet"), "gateway": ipam.get("gateway"), "ip_range": ipam.get("ipRange"),
-            "mtu": config.get("mtu"), "link": config.get("link"), "internal": config.get("internal", False),
+            "mtu": config.get("mtu") or None, "link": config.get("link"), "internal": config.get("internal", False),
             "masquerade": config.get("ipMasq", True), "icc": config.get("icc", True),
             "default_route": config.get("isDefaultGateway", True),
-            **_wanted(runtime, _section(config, "args", {"cni": dict}, known=False).get("cni", {}), self.args),
+            **_wanted(runtime, _section(_section(config, "args", {"cni": dict}, known=False), "cni",
+                                        {"ips": list, "mac": str}, known=False), self.args),
             "publish": [_port_spec(mapping) for mapping in runtime.get("portMappings", [])],
             **_bandwidth(runtime),
         }
-
-    @property
-    def previous(self) -> dict[str, Any] | None:
-        """The result of the plugin before this one, or of the ADD that is being checked."""
-        found: dict[str, Any] | None = self.config.get("prevResult")
-        return found
 
     def key(self) -> dict[str, str]:
         """What tells an attachment from all others, in the specification's words."""
@@ -170,10 +167,18 @@ def _network_name(name: Any) -> str:
     return str(name)
 
 
+def _without_nulls(value: Any) -> Any:
+    """A null is what is not there: engines in Go write one for an empty list."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
+
+
 def _section(config: Mapping[str, Any], key: str, keys: Mapping[str, type], *, known: bool = True) -> dict[str, Any]:
     """An object in the configuration, checked; with `known` False, keys beside the expected ones are nobody's business."""
-    found: dict[str, Any] = config.get(key) or {}
-    _check_keys(found if known else {name: found[name] for name in keys if name in found}, keys, f"{key}.")
+    found: dict[str, Any] = config.get(key, {})
+    found = found if known else {name: found[name] for name in keys if name in found}
+    _check_keys(found, keys, f"{key}.")
     return found
 
 
@@ -184,8 +189,6 @@ def _check_keys(config: Mapping[str, Any], keys: Mapping[str, type], where: str)
         if key not in keys:
             raise _unsupported(where + key, value, f"known are {', '.join(keys)}")
         kind = keys[key]
-        if value is None and kind is dict:
-            continue
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise CniError(errors.INVALID_CONFIG, f"{where}{key} must be {_WORDS[kind]}, not {json.dumps(value)}")
 
@@ -194,10 +197,25 @@ def _unsupported(key: str, value: object, why: str) -> CniError:
     return CniError(errors.UNSUPPORTED_FIELD, f"unsupported field {key}: {json.dumps(value)}", why)
 
 
+def _previous(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The result of the plugin before this one, or of the ADD that is checked; what will be read of it is as it should be."""
+    found: dict[str, Any] | None = config.get("prevResult")
+    if found is not None:
+        for key in ("interfaces", "ips", "routes"):
+            listed = found.get(key, [])
+            if not (isinstance(listed, list) and all(isinstance(one, dict) for one in listed)):
+                raise CniError(errors.INVALID_CONFIG, f"prevResult.{key} must be a list of objects")
+        if not all(isinstance(one.get("address"), str) for one in found.get("ips", [])):
+            raise CniError(errors.INVALID_CONFIG, "prevResult.ips has one without an address")
+        if not isinstance(found.get("dns", {}), dict):
+            raise CniError(errors.INVALID_CONFIG, "prevResult.dns must be an object")
+    return found
+
+
 def _dns(config: Mapping[str, Any]) -> dict[str, Any]:
     """What the result says of names: the runtime's wish (Kubernetes' words) comes before the configuration's."""
     dns = dict(_section(config, "dns", _DNS_KEYS))
-    wish = _section(config.get("runtimeConfig") or {}, "dns", _RUNTIME_DNS_KEYS)
+    wish = _section(_section(config, "runtimeConfig", _RUNTIME_KEYS), "dns", _RUNTIME_DNS_KEYS)
     for ours, theirs in (("nameservers", "servers"), ("search", "searches"), ("options", "options")):
         if wish.get(theirs):
             dns[ours] = wish[theirs]
@@ -215,7 +233,7 @@ def _wanted(runtime: Mapping[str, Any], conventional: Mapping[str, Any], args: M
 
 def _aliases(runtime: Mapping[str, Any], network: str) -> list[str]:
     """podman's capability: names by network."""
-    found = runtime.get("aliases", {}).get(network) or []
+    found = runtime.get("aliases", {}).get(network, [])
     if not (isinstance(found, list) and all(isinstance(one, str) for one in found)):
         raise CniError(errors.INVALID_CONFIG, f"runtimeConfig.aliases of {network} must be a list of strings")
     return found

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def added(version: str, attachment: Record, dns: Record, previous: Record | None) -> Record:
     """The result of ADD in the words of `version`."""
     before = previous or {}
-    interfaces = list(before.get("interfaces") or [])
+    interfaces = list(before.get("interfaces", []))
     own = len(interfaces) + 1
     interfaces += [
         {"name": attachment["bridge"], "mac": attachment["bridge_mac"]},
@@ -28,13 +28,13 @@ def added(version: str, attachment: Record, dns: Record, previous: Record | None
     if version == "1.1.0":
         for interface in interfaces[-2:]:
             interface["mtu"] = attachment["mtu"]
-    ips = [*(before.get("ips") or [])]
+    ips = list(before.get("ips", []))
     for address in attachment["addresses"]:
         ips.append({"interface": own, "address": address["address"]}
                    | ({"gateway": address["gateway"]} if address["gateway"] else {}))
     result = {
         "cniVersion": version, "interfaces": interfaces, "ips": [_ip(version, ip) for ip in ips],
-        "routes": [*(before.get("routes") or []), *attachment["inside"]["routes"]],
+        "routes": [*before.get("routes", []), *attachment["inside"]["routes"]],
         "dns": before.get("dns") or _names(attachment, dns),
     }
     return {key: value for key, value in result.items() if value or key in ("cniVersion", "dns")}
@@ -65,16 +65,16 @@ def check(previous: Record, ifname: str, attachment: Record) -> None:
     if inside is None:
         wrong.append(f"interface {ifname} is missing")
     else:
-        if expected.get("mac") and expected["mac"].lower() != inside["mac"]:
+        if expected.get("mac") and str(expected["mac"]).lower() != inside["mac"]:
             wrong.append(f"{ifname} has the MAC address {inside['mac']}, not {expected['mac']}")
         if expected.get("mtu") and expected["mtu"] != inside["mtu"]:
             wrong.append(f"{ifname} has an MTU of {inside['mtu']}, not {expected['mtu']}")
         if not inside["up"]:
             wrong.append(f"{ifname} is down")
-        wrong += [f"{ifname} does not have the address {ip['address']}" for ip in previous.get("ips") or []
+        wrong += [f"{ifname} does not have the address {ip['address']}" for ip in previous.get("ips", [])
                   if ip.get("interface") == index and ip["address"] not in inside["addresses"]]
         gateways = {address["gateway"] for address in attachment["addresses"]}
-        wrong += [f"there is no route to {route['dst']} by {ifname}" for route in previous.get("routes") or []
+        wrong += [f"there is no route to {route['dst']} by {ifname}" for route in previous.get("routes", [])
                   if route.get("gw") in gateways and route not in inside["routes"]]
     if wrong:
         raise CniError(errors.NOT_AS_ADDED, f"container {attachment['container_id'][:12]} is not as it was added to network "
@@ -83,7 +83,7 @@ def check(previous: Record, ifname: str, attachment: Record) -> None:
 
 def _own_interface(previous: Record, ifname: str, attachment: Record) -> tuple[int, Record]:
     """Where in the result of ADD our interface is."""
-    for index, interface in enumerate(previous.get("interfaces") or []):
+    for index, interface in enumerate(previous.get("interfaces", [])):
         if interface.get("name") == ifname and interface.get("sandbox"):
             return index, interface
     raise CniError(errors.INVALID_CONFIG, f"prevResult has no interface {ifname}: it is not what natgw-cni answered to ADD")

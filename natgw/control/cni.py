@@ -88,6 +88,8 @@ class Attachments:
             if key in self._known:
                 raise Conflict(f"{key[2]} of container {key[1][:SHORT_ID]} is attached to network {key[0]} already")
             identity = netns.namespace_id(request["netns"])
+            if identity == netns.namespace_id("/proc/self/ns/net"):
+                raise NatgwError(f"{request['netns']} is natgw's own namespace: a container needs one of its own")
             async with self._locked(key[0]):
                 network = await self._join(wanted)
                 try:

@@ -217,6 +217,8 @@ def test_the_first_one_that_fails_leaves_no_network(here: Lab, pod: Namespace) -
     with pytest.raises(CniFailure) as failure:
         engine.add("c1", "/run/netns/t-there-is-none")
     assert failure.value.code == 102
+    with pytest.raises(CniFailure, match="natgw's own namespace"):
+        engine.add("c1", here.gateway.path)
     ip("-n", pod.name, "link", "add", "eth0", "type", "veth", "peer", "name", "peer0")
     with pytest.raises(CniFailure) as failure:
         engine.add("c1", pod.path)

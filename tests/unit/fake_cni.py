@@ -34,6 +34,8 @@ class FakeCni:
         mac, address = f"02:42:0a:58:00:{number:02x}", f"10.88.0.{number}/16"
         record = self.known[key_of(request)] = {
             **{name: request[name] for name in ("network", "container_id", "ifname", "netns")},
+            "name": request["name"],
+            "ports": [{"protocol": "tcp", "host_ip": "0.0.0.0", "host_port": 8080, "container_port": 80}],
             "bridge": "br-0123456789ab", "bridge_mac": "02:42:0a:58:00:01", "mac": mac, "mtu": 1400,
             "addresses": [{"address": address, "gateway": "10.88.0.1"}], "nameservers": self.nameservers, "faults": [],
             "inside": {"mac": mac, "mtu": 1400, "up": True, "addresses": [address],

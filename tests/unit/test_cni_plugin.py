@@ -8,13 +8,18 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from natgw.api import SOCKET_VARIABLE
 from natgw.api.cniroutes import ADD
+from natgw.cli.main import natgw as command_line
 from natgw.cni import call
 from natgw.cni.call import VERSIONS, Call
 from natgw.cni.plugin import COMMANDS, main
@@ -103,6 +108,13 @@ def test_other_ways_to_ask(daemon: FakeDaemon, arguments: str, changes: Record, 
     assert {key: asked[key] for key in expected} == expected
 
 
+def test_a_null_is_what_is_not_there(daemon: FakeDaemon) -> None:
+    """Engines in Go write one for an empty list."""
+    nothing = dict.fromkeys(("portMappings", "ips", "mac", "bandwidth", "dns", "aliases"))
+    assert plugin("ADD", config(mtu=None, args=None, dns=None, prevResult=None, runtimeConfig=nothing))[0] == 0
+    assert (daemon.cni.requests[0]["publish"], daemon.cni.requests[0]["ips"]) == ([], [])
+
+
 def test_names(daemon: FakeDaemon) -> None:
     """The runtime's DNS comes before the configuration's, and natgw's own where neither names a server."""
     daemon.cni.nameservers = ["10.88.0.1"]
@@ -153,6 +165,16 @@ def test_check_of_what_is_not_there(daemon: FakeDaemon) -> None:
     assert failure("CHECK", config(prevResult={"interfaces": []}))["code"] == 7
 
 
+def test_they_are_listed(daemon: FakeDaemon) -> None:
+    plugin("ADD", config(), CNI_CONTAINERID="0123456789abcdef", CNI_ARGS="K8S_POD_NAME=web")
+    listed = CliRunner().invoke(command_line, ["cni", "ls"]).stdout
+    assert [line.split() for line in listed.splitlines()] == [
+        ["CONTAINER", "ID", "NAME", "NETWORK", "INTERFACE", "ADDRESS", "PORTS"],
+        ["0123456789ab", "web", "lab", "eth0", "10.88.0.2/16", "0.0.0.0:8080->80/tcp"]]
+    (record,) = json.loads(CliRunner().invoke(command_line, ["cni", "ls", "--json"]).stdout)
+    assert record["container_id"] == "0123456789abcdef"
+
+
 def test_gc(daemon: FakeDaemon) -> None:
     valid = [{"containerID": "c1", "ifname": "eth0"}, {"containerID": "c2", "ifname": "eth1"}]
     assert plugin("GC", config("1.1.0", **{"cni.dev/valid-attachments": valid})) == (0, None)
@@ -194,6 +216,9 @@ def test_status_and_version(daemon: FakeDaemon) -> None:
         (7, "ADD", config(runtimeConfig={"portMappings": [{"hostPort": 0, "containerPort": 1}]}), {}, "invalid hostPort"),
         (7, "ADD", config(runtimeConfig={"portMappings": [7]}), {}, "portMappings holds 7"),
         (7, "ADD", config(runtimeConfig={"bandwidth": {"ingressRate": -1}}), {}, "must not be negative"),
+        (7, "ADD", config(prevResult={"interfaces": [5]}), {}, "prevResult.interfaces must be a list of objects"),
+        (7, "ADD", config(prevResult={"ips": [{}]}), {}, "prevResult.ips has one without an address"),
+        (7, "ADD", config(prevResult={"dns": []}), {}, "prevResult.dns must be an object"),
         (7, "ADD", config(runtimeConfig={"ips": [5]}), {}, "ips must be a list of strings"),
     ])
 def test_what_is_wrong_is_said_in_the_specifications_codes(
@@ -224,6 +249,50 @@ def test_without_a_daemon(socket_path: Path, tmp_path: Path) -> None:
     assert plugin("DEL", config(), CNI_NETNS="") == (0, None)
     assert failure("DEL", config(), CNI_NETNS=str(tmp_path))["code"] == 11
     assert failure("ADD", config(socket="/nowhere/else.sock"))["msg"].startswith("natgw is not running on /nowhere/else.sock")
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+                    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+                    max_leaves=4)
+
+
+def objects(keys: Iterable[str], values: st.SearchStrategy[Any] = JSON) -> st.SearchStrategy[Record]:
+    """Objects with some of these keys, and whatever under them."""
+    return st.dictionaries(st.sampled_from(sorted(keys)), values, max_size=4)
+
+
+def typed(keys: Mapping[str, type]) -> st.SearchStrategy[Record]:
+    """Objects whose values have the right type, or are null."""
+    values: dict[type, st.SearchStrategy[Any]] = {
+        str: st.text(max_size=5), int: st.integers(-1, 70_000), bool: st.booleans(), list: st.lists(JSON, max_size=2),
+        dict: st.dictionaries(st.text(max_size=5), JSON, max_size=2)}
+    return st.fixed_dictionaries({}, optional={key: st.none() | values[kind] for key, kind in keys.items()})
+
+
+RUNTIME = st.fixed_dictionaries({}, optional={
+    "portMappings": st.none() | st.lists(typed(call._MAPPING_KEYS), max_size=2), "bandwidth": typed(call._BANDWIDTH_KEYS),
+    "dns": typed(call._RUNTIME_DNS_KEYS), "aliases": st.none() | objects(["lab"]), "ips": JSON, "mac": JSON})
+CONFIGURATION = st.builds(
+    lambda base, rest, sections: base | rest | sections,
+    st.just(config("1.1.0")),
+    st.just({}) | objects(call._CONFIG_KEYS) | typed(call._CONFIG_KEYS),
+    st.fixed_dictionaries({}, optional={
+        "runtimeConfig": RUNTIME, "ipam": typed(call._IPAM_KEYS), "dns": typed(call._DNS_KEYS),
+        "args": st.fixed_dictionaries({"cni": JSON | objects(["ips", "mac"])}),
+        "prevResult": objects(["interfaces", "ips", "routes", "dns"]), "cni.dev/valid-attachments": JSON}))
+
+
+@given(st.sampled_from([*COMMANDS, "VERSION"]), CONFIGURATION,
+       st.just({}) | st.dictionaries(st.sampled_from(["CNI_IFNAME", "CNI_CONTAINERID", "CNI_NETNS", "CNI_ARGS"]),
+                                     st.text(max_size=9), max_size=1))
+def test_whatever_comes_in_an_engine_gets_json(command: str, configuration: Record, environment: dict[str, str]) -> None:
+    """And never natgw's own surprise."""
+    configuration.pop("socket", None)
+    printed = io.StringIO()
+    code = main({**ENVIRONMENT, **environment, "CNI_COMMAND": command, SOCKET_VARIABLE: "/nowhere/natgw.sock"},
+                io.BytesIO(json.dumps(configuration).encode()), printed)
+    if code:
+        assert json.loads(printed.getvalue())["code"] in {1, 2, 4, 7, 11, 50}
 
 
 def test_what_others_have_too() -> None:
