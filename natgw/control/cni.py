@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import Any
 
@@ -179,21 +179,27 @@ class Attachments:
         identity = attachment["netns_device"], attachment["netns_inode"]
         if netns.namespace_id(row["netns"]) != identity:
             raise NotFound(f"there is another namespace at {row['netns']} now")
-        again = stored.request
-        asked = EndpointRequest(
-            id=row["id"], name=row["name"], container_id=row["container_id"], owner="cni", ip=IPv4Address(row["ip"]),
-            mac=parse_station(again["mac"]), aliases=tuple(again["aliases"]), bindings=tuple(stored.bindings), link=row["link"],
-            ifname=row["ifname"], mtu=row["mtu"], offload=bool(row["offload"]), gateway=bool(attachment["default_route"]),
-            ingress=_rate(attachment["ingress_rate"], attachment["ingress_burst"]),
-            egress=_rate(attachment["egress_rate"], attachment["egress_burst"]))
+        asked = replace(stored.as_request, gateway=bool(attachment["default_route"]),
+                        ingress=_rate(attachment["ingress_rate"], attachment["ingress_burst"]),
+                        egress=_rate(attachment["egress_rate"], attachment["egress_burst"]))
         endpoint = await self._endpoints.create(self._networks.find(row["network"]), asked)
         try:
-            await self._endpoints.plug(endpoint, row["netns"])
+            await self._plug_again(endpoint, row["netns"])
         except BaseException:
             await self._endpoints.delete(endpoint)
             raise
         self._keep(endpoint, asked, identity)
         self._known[(endpoint.network.name, endpoint.container_id, endpoint.ifname)] = endpoint
+
+    async def _plug_again(self, endpoint: Endpoint, namespace: str) -> None:
+        """By the tap that was left for us, with the routes it has; by a new link if there is none."""
+        if endpoint.link == "tap":
+            try:
+                await self._endpoints.reopen(endpoint, namespace)
+                return
+            except NotFound as error:
+                log.info("%s gets a new interface: %s", endpoint.name, error)
+        await self._endpoints.plug(endpoint, namespace)
 
     async def _record(self, endpoint: Endpoint) -> Record:
         """With what is inside the container now."""

@@ -146,10 +146,10 @@ class Endpoints:
         await asyncio.to_thread(link.close)
 
     async def restore(self) -> None:
-        """Take up the engines' endpoints that the store has, each as it was, as far as its interface is still there."""
+        """Take up Docker's endpoints that the store has, each as it was, as far as its interface is still there."""
         for stored in self._store.endpoints():
             row = stored.row
-            if row["owner"] != "natgw":
+            if row["owner"] == "docker":
                 try:
                     endpoint = await self.create(self._networks.find(row["network"]), stored.as_request)
                     await self._revive(endpoint, row["netns"])
@@ -164,9 +164,6 @@ class Endpoints:
         try:
             await self.reopen(endpoint, namespace)
         except NatgwError as error:
-            if endpoint.owner == "cni":
-                await self.delete(endpoint)
-                raise
             log.info("endpoint %s: %s", endpoint.name, error)
 
     async def unplug(self, endpoint: Endpoint) -> None:
