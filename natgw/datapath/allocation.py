@@ -22,7 +22,7 @@ FIRST_UNPRIVILEGED = 1024
 
 @dataclass(frozen=True)
 class PortRequest:
-    """A mapping that is about to be made. Addresses are 4 bytes; `remote` is what the first packet goes to."""
+    """A mapping that is about to be made. Addresses are 4 or 16 bytes; `remote` is what the first packet goes to."""
 
     protocol: int
     internal_address: bytes

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 
 class Dependence(Enum):
@@ -20,11 +20,11 @@ class Dependence(Enum):
     ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
 
     def scope(self, remote: bytes) -> bytes:
-        """The part that counts of a remote endpoint (4 bytes address, 2 bytes port)."""
-        return remote[: _SCOPE_BYTES[self]]
+        """The part that counts of a remote endpoint (an address and 2 bytes of port)."""
+        if self is Dependence.ADDRESS_AND_PORT_DEPENDENT:
+            return remote
+        return remote[:-2] if self is Dependence.ADDRESS_DEPENDENT else b""
 
-
-_SCOPE_BYTES = {Dependence.ENDPOINT_INDEPENDENT: 0, Dependence.ADDRESS_DEPENDENT: 4, Dependence.ADDRESS_AND_PORT_DEPENDENT: 6}
 
 SHORT_NAMES = {
     "mapping": {"eim": Dependence.ENDPOINT_INDEPENDENT, "adm": Dependence.ADDRESS_DEPENDENT,
@@ -106,7 +106,8 @@ class NatConfig:
       endpoint-independently and answered by whom they went to. What has no ports is one flow between two addresses.
     - `allocation`: the name of the port policy, see natgw.datapath.allocation; `parity` keeps odd ports odd and even ones
       even where that can be had (RFC 4787 section 4.2.2).
-    - `external_addresses`: addresses of the uplink to translate to; none means the one of the route that is taken.
+    - `external_addresses`: addresses of the uplink to translate to; none (of the packet's version) means the one of the
+      route that is taken.
       `paired`: an internal host keeps to one of them (RFC 4787 REQ-2); else each mapping may get another.
     - `hairpin`: an internal host reaches another by its external endpoint (RFC 4787 REQ-9).
     - `refresh_inbound`: packets from outside keep a UDP flow alive too (RFC 4787 REQ-6 leaves it open).
@@ -122,7 +123,7 @@ class NatConfig:
     timeouts: Timeouts = field(default_factory=Timeouts)
     allocation: str = "preserve"
     parity: bool = False
-    external_addresses: tuple[IPv4Address, ...] = ()
+    external_addresses: tuple[IPv4Address | IPv6Address, ...] = ()
     paired: bool = True
     hairpin: bool = True
     refresh_inbound: bool = True
@@ -131,7 +132,7 @@ class NatConfig:
     port_rest_s: float = 0.0
     ports_per_host: int = 0
     flows_per_host_per_s: float = 0.0
-    untranslated: tuple[IPv4Network, ...] = ()
+    untranslated: tuple[IPv4Network | IPv6Network, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("hold_syn_s", "port_rest_s", "ports_per_host", "flows_per_host_per_s"):

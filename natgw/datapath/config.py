@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Literal
 
 from natgw.datapath.behaviour import NatConfig
@@ -57,7 +57,8 @@ class NetworkConfig:
     """One bridged network with natgw's gateway on it. `mtu` counts bytes of IP packet, as `ip link` does.
 
     Without `masquerade` its containers reach the outside as they are. An `internal` one leads nowhere but to the gateway's
-    address. Without `icc` its containers do not reach each other.
+    address. Without `icc` its containers do not reach each other. Without `subnet6` IPv6 is bridged, and natgw has no part
+    in it.
     """
 
     name: str
@@ -68,20 +69,26 @@ class NetworkConfig:
     masquerade: bool = True
     internal: bool = False
     icc: bool = True
+    subnet6: IPv6Network | None = None
+    gateway6: IPv6Address | None = None
 
     def __post_init__(self) -> None:
         if self.gateway not in self.subnet:
             raise ValueError(f"gateway {self.gateway} is not in subnet {self.subnet}")
         if len(self.gateway_mac) != MAC_BYTES:
             raise ValueError("a MAC address has 6 bytes")
+        if (self.subnet6 is None) is not (self.gateway6 is None):
+            raise ValueError("an IPv6 subnet needs a gateway, and a gateway a subnet")
+        if self.subnet6 is not None and self.gateway6 not in self.subnet6:
+            raise ValueError(f"gateway {self.gateway6} is not in subnet {self.subnet6}")
 
 
 @dataclass(frozen=True)
 class Route:
     """A route out of the uplink: directly connected (`gateway` None) or by way of a next hop."""
 
-    destination: IPv4Network
-    gateway: IPv4Address | None = None
+    destination: IPv4Network | IPv6Network
+    gateway: IPv4Address | IPv6Address | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +96,15 @@ class UplinkConfig:
     """What natgw knows of its uplink interface; replaced whole whenever the host changes any of it.
 
     `routes` are in the order of their metrics; the longest prefix wins, the first among equals. `local_addresses` are
-    all addresses of the host's namespace: traffic from containers to one of them goes to the host, not out.
+    all addresses of the host's namespace: traffic from containers to one of them goes to the host, not out. Both versions
+    lie side by side; of IPv6, the link-local addresses speak with neighbours and are translated to by nobody.
     """
 
     mac: bytes
-    addresses: tuple[IPv4Interface, ...]
+    addresses: tuple[IPv4Interface | IPv6Interface, ...]
     routes: tuple[Route, ...]
     mtu: int = 1500
-    local_addresses: frozenset[IPv4Address] = frozenset()
+    local_addresses: frozenset[IPv4Address | IPv6Address] = frozenset()
 
     def __post_init__(self) -> None:
         if len(self.mac) != MAC_BYTES:
@@ -105,15 +113,17 @@ class UplinkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """A published port: `host_ip` None means every address of the uplink, as `-p 8080:80` does in Docker."""
+    """A published port: `host_ip` None means every address of the uplink of the container's IP version."""
 
     protocol: TransportName
-    host_ip: IPv4Address | None
+    host_ip: IPv4Address | IPv6Address | None
     host_port: int
-    container_ip: IPv4Address
+    container_ip: IPv4Address | IPv6Address
     container_port: int
 
     def __post_init__(self) -> None:
         for port in (self.host_port, self.container_port):
             if not 1 <= port <= 65535:
                 raise ValueError(f"port {port} is not within 1-65535")
+        if self.host_ip is not None and self.host_ip.version != self.container_ip.version:
+            raise ValueError(f"{self.host_ip} and {self.container_ip} are not of one IP version")

@@ -6,7 +6,7 @@ all of it. Everything is called from one thread.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from natgw.datapath import records, walk
 from natgw.datapath.behaviour import NatConfig
@@ -17,15 +17,16 @@ from natgw.datapath.forward import send_by
 from natgw.datapath.icmp_errors import translate_error
 from natgw.datapath.napt import Napt
 from natgw.datapath.port import Port, Receive, Transmit
+from natgw.datapath.refusal import Refusal
 from natgw.datapath.sides import Bridge, Side, Uplink
 from natgw.datapath.verdict import Extra, Verdict
 from natgw.errors import Conflict
 from natgw.tables.held import Held
 from natgw.tables.neigh import Neighbour
 from natgw.tables.ratelimit import ErrorLimiter
-from natgw.wire import icmp
 from natgw.wire.ethernet import ETH_BYTES
-from natgw.wire.ipv4 import ICMP_UNREACHABLE, Ipv4Packet, parse_ipv4
+from natgw.wire.ip import IpPacket
+from natgw.wire.parse import parse_packet
 
 MAX_HELD = 1024
 """Unsolicited SYNs that wait at a time."""
@@ -92,8 +93,8 @@ class Datapath:
     def _loop_back(self, frame: memoryview) -> None:
         """What the walk sends to one of the uplink's own addresses."""
         buf = bytearray(frame)
-        packet = parse_ipv4(buf, len(buf))
-        if self.uplink is not None and isinstance(packet, Ipv4Packet):
+        packet = parse_packet(buf, len(buf))
+        if self.uplink is not None and isinstance(packet, IpPacket):
             self._looped = walk.loop_back(self, self.uplink, packet, self._now)
 
     def tick(self, now: float) -> float:
@@ -112,6 +113,11 @@ class Datapath:
         for bridge in self.bridges:
             bridge.fdb.expire(now)
             bridge.clear_shortcuts()
+            if bridge.advertiser is not None:
+                advertisement = bridge.advertiser.tick(now)
+                if advertisement is not None:
+                    walk.advertise(bridge, advertisement)
+                next_tick = min(next_tick, bridge.advertiser.next_deadline() or next_tick)
         return max(next_tick, now + 0.01)
 
     # -- configuration ---------------------------------------------------------------------------------------------------
@@ -121,7 +127,9 @@ class Datapath:
         for bridge in self.bridges:
             if bridge.name == config.name:
                 raise Conflict(f"network with name {config.name} already exists")
-            if bridge.config.subnet.overlaps(config.subnet):
+            if bridge.config.subnet.overlaps(config.subnet) or (
+                    bridge.config.subnet6 is not None and config.subnet6 is not None
+                    and bridge.config.subnet6.overlaps(config.subnet6)):
                 raise Conflict("Pool overlaps with other one on this address space")
         bridge = Bridge(config, self.config.max_fdb_entries, self.config.max_neighbours, self.extras, self._unresolved)
         self.bridges.append(bridge)
@@ -158,7 +166,8 @@ class Datapath:
         port = Port(name, PortKind.UPLINK, config.mtu, transmit, None, coalesces=coalesces)
         self.uplink = Uplink(port, config, self.config.max_neighbours, self.extras, self._unresolved,
                              exclusive=self.config.exclusive)
-        self.uplink.loopback.transmit = self._loop_back
+        for loopback in self.uplink.loopbacks.values():
+            loopback.transmit = self._loop_back
         port.receive = self._receiver(port, self.uplink)
         return port
 
@@ -186,14 +195,14 @@ class Datapath:
             self.uplink.port.receive = self._discard
             self.uplink = None
 
-    def add_neighbour(self, bridge: Bridge, ip: IPv4Address, mac: bytes, port: Port, now: float = 0.0) -> None:
+    def add_neighbour(self, bridge: Bridge, ip: IPv4Address | IPv6Address, mac: bytes, port: Port, now: float = 0.0) -> None:
         """An endpoint that was given `ip` and `mac`: known without asking, and not to be claimed from another port."""
         neighbour = bridge.neighbours.confirm(ip.packed, mac, port, now or self._now, create=True)
         if neighbour is not None:
             neighbour.pinned = True
             bridge.bind(neighbour)
 
-    def remove_neighbour(self, bridge: Bridge, ip: IPv4Address) -> None:
+    def remove_neighbour(self, bridge: Bridge, ip: IPv4Address | IPv6Address) -> None:
         """An endpoint left: its flows end with it, and its address is free for another."""
         self.flush()
         bridge.neighbours.remove(ip.packed)
@@ -216,7 +225,7 @@ class Datapath:
     def bridge_of(self, ip: bytes) -> Bridge | None:
         """The network an address belongs to."""
         for bridge in self.bridges:
-            if bridge.on_link(ip):
+            if bridge.routes_to(ip):
                 return bridge
         return None
 
@@ -229,26 +238,26 @@ class Datapath:
         return (self._echo_limiter if echo else self._limiter).allow(host, now)
 
     def _unresolved(self, side: Side, neighbour: Neighbour[Port], frames: list[bytes]) -> None:
-        """Nobody has the address frames were waiting for: tell one sender for all (ICMP 3/1, RFC 1812 section 5.2.7.1).
+        """Nobody has the address frames were waiting for: tell one sender for all (RFC 1812 section 5.2.7.1).
 
         The frames are translated already. The error is made where it arose, on `side`, and translated back like any other.
         """
         self.extras[Extra.QUEUE_DROPPED] += len(frames)
         for frame in frames[-1:]:
-            packet = parse_ipv4(bytearray(frame), len(frame))
-            if not isinstance(packet, Ipv4Packet) or packet.is_icmp_error:
+            packet = parse_packet(bytearray(frame), len(frame))
+            if not isinstance(packet, IpPacket) or packet.is_icmp_error:
                 continue
             source = side.source_for(neighbour.ip)
             if self.bridges and side is self.uplink:
-                source = self.bridges[0].gateway
+                source = self.bridges[0].source_for(packet.dst)
             original = frame[len(frame) - packet.total_length :]
-            error = icmp.build_error(bytes(ETH_BYTES), source, packet, original, ICMP_UNREACHABLE, icmp.UNREACHABLE_HOST)
-            parsed = parse_ipv4(error, len(error))
-            if isinstance(parsed, Ipv4Packet) and self.errors_allowed(packet.src, self._now):
+            error = Refusal.NO_HOST.build(bytes(ETH_BYTES), source, packet, original)
+            parsed = parse_packet(error, len(error))
+            if isinstance(parsed, IpPacket) and self.errors_allowed(packet.src, self._now):
                 if translate_error(self, side.realm, parsed, self._now) is Verdict.DROP_ICMP_NO_FLOW:
                     self._tell(parsed)
 
-    def _tell(self, error: Ipv4Packet) -> None:
+    def _tell(self, error: IpPacket) -> None:
         """Send an error of our own to a container whose packet was not translated."""
         bridge = self.bridge_of(error.dst)
         neighbour = None if bridge is None else bridge.neighbours.get(error.dst)

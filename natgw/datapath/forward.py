@@ -6,35 +6,34 @@ from typing import TYPE_CHECKING
 
 from natgw.datapath.napt import verdict_of
 from natgw.datapath.port import Port
+from natgw.datapath.refusal import Refusal
 from natgw.datapath.rewrite import can_translate, translate, translate_addresses
 from natgw.datapath.sides import Bridge, NoWay, Side, Uplink
 from natgw.datapath.verdict import Extra, Verdict
-from natgw.tables.flows import Leg
+from natgw.tables.flows import Leg, destination
 from natgw.tables.neigh import MAX_QUEUED_FRAMES, Neighbour
-from natgw.wire import icmp
-from natgw.wire.checksum import ones_sum
-from natgw.wire.ethernet import ETH, L3, TYPE_IPV4
-from natgw.wire.ipv4 import ICMP_TIME_EXCEEDED, ICMP_UNREACHABLE, TCP, UDP, Ipv4Packet, parse_ipv4
+from natgw.wire import icmp, icmpv6
+from natgw.wire.ethernet import ETH, L3
+from natgw.wire.ip import IpPacket, is_link_local, is_multicast
+from natgw.wire.ipv4 import TCP, UDP
+from natgw.wire.ipv6 import transport_verifies
+from natgw.wire.parse import parse_packet
 from natgw.wire.segment import CannotSegment, fragments, limit_segment_bytes, segments, superframe_headers
 
 if TYPE_CHECKING:
     from natgw.datapath.core import Datapath
 
-_TYPE_IPV4 = TYPE_IPV4.to_bytes(2, "big")
-
-
-def forward(dp: Datapath, leg: Leg, packet: Ipv4Packet, now: float, side: Side) -> Verdict:
+def forward(dp: Datapath, leg: Leg, packet: IpPacket, now: float, side: Side) -> Verdict:
     """Translate a packet that came in at `side` by its leg, and send it on."""
     if packet.ttl <= 1:
-        return refuse(dp, side, packet, ICMP_TIME_EXCEEDED, 0, now, Verdict.DROP_TTL)
+        return refuse(dp, side, packet, Refusal.TIME_EXCEEDED, now, Verdict.DROP_TTL)
     neighbour = hop_of(dp, leg, now)
     if neighbour is None:
         return Verdict.DROP_NO_ROUTE
     must_cut = False
     if packet.total_length > neighbour.mtu > 0 and not _segments_fit(dp, packet, neighbour.mtu):
         if packet.df or (packet.is_superframe and packet.protocol != UDP):
-            return refuse(dp, side, packet, ICMP_UNREACHABLE, icmp.UNREACHABLE_TOO_BIG, now, Verdict.DROP_TOO_BIG,
-                          mtu=neighbour.mtu)
+            return refuse(dp, side, packet, Refusal.TOO_BIG, now, Verdict.DROP_TOO_BIG, mtu=neighbour.mtu)
         must_cut = True
     if not can_translate(packet, leg):
         return Verdict.DROP_FRAGMENT
@@ -45,13 +44,13 @@ def forward(dp: Datapath, leg: Leg, packet: Ipv4Packet, now: float, side: Side) 
     verdict = _send_cut(dp, neighbour, packet) if must_cut else send_by(dp, neighbour, packet, verdict_of(leg))
     if key:
         for frame in side.fragments.lead(key, leg, now):
-            later = parse_ipv4(bytearray(frame), len(frame))
-            if isinstance(later, Ipv4Packet):
+            later = parse_packet(bytearray(frame), len(frame))
+            if isinstance(later, IpPacket):
                 _follow(dp, leg, later, now)
     return verdict
 
 
-def forward_later_fragment(dp: Datapath, side: Side, packet: Ipv4Packet, now: float) -> Verdict:
+def forward_later_fragment(dp: Datapath, side: Side, packet: IpPacket, now: float) -> Verdict:
     """A fragment without ports goes where the first of its packet went, and waits if that has not come yet."""
     if packet.ttl <= 1:
         return Verdict.DROP_TTL
@@ -63,7 +62,7 @@ def forward_later_fragment(dp: Datapath, side: Side, packet: Ipv4Packet, now: fl
     return Verdict.FRAGMENT_WAITS if waits else Verdict.DROP_FRAGMENT
 
 
-def _follow(dp: Datapath, leg: Leg, packet: Ipv4Packet, now: float) -> Verdict:
+def _follow(dp: Datapath, leg: Leg, packet: IpPacket, now: float) -> Verdict:
     neighbour = hop_of(dp, leg, now)
     if neighbour is None:
         return Verdict.DROP_NO_ROUTE
@@ -84,20 +83,20 @@ def hop_of(dp: Datapath, leg: Leg, now: float) -> Neighbour[Port] | None:
     neighbour: Neighbour[Port] = leg.neighbour
     if neighbour.transmit is not None:
         return neighbour
-    destination = leg.rewrite[4:8]
-    bridge = dp.bridge_of(destination)
+    target = destination(leg.rewrite)
+    bridge = dp.bridge_of(target)
     found: Neighbour[Port] | None = None
     if bridge is not None:
-        found = bridge.neighbours.resolve(destination, now)
+        found = bridge.neighbours.resolve(target, now)
     elif dp.uplink is not None:
-        way = dp.uplink.way_to(destination, now)
+        way = dp.uplink.way_to(target, now)
         found = None if isinstance(way, NoWay) else way
     if found is not None and found is not neighbour:
         dp.napt.flows.set_neighbour(leg, found)
     return found
 
 
-def send_by(dp: Datapath, neighbour: Neighbour[Port], packet: Ipv4Packet, verdict: Verdict) -> Verdict:
+def send_by(dp: Datapath, neighbour: Neighbour[Port], packet: IpPacket, verdict: Verdict) -> Verdict:
     """Send a finished packet to a neighbour, or let it wait until the neighbour is found."""
     buf, end = packet.buf, packet.end
     if neighbour.transmit is None:
@@ -115,7 +114,7 @@ def _queue(dp: Datapath, neighbour: Neighbour[Port], frame: memoryview) -> None:
     neighbour.queue.append(bytes(frame))
 
 
-def _segments_fit(dp: Datapath, packet: Ipv4Packet, mtu: int) -> bool:
+def _segments_fit(dp: Datapath, packet: IpPacket, mtu: int) -> bool:
     """Whether a superframe's packets fit a link, TCP's made smaller if need be: a stream does not care where it is cut."""
     if not packet.is_superframe:
         return False
@@ -132,7 +131,7 @@ def _segments_fit(dp: Datapath, packet: Ipv4Packet, mtu: int) -> bool:
     return True
 
 
-def _send_cut(dp: Datapath, neighbour: Neighbour[Port], packet: Ipv4Packet) -> Verdict:
+def _send_cut(dp: Datapath, neighbour: Neighbour[Port], packet: IpPacket) -> Verdict:
     """Send a packet, or each datagram of a superframe, in fragments (RFC 791; requirement U10)."""
     transmit = neighbour.transmit
     if transmit is not None:
@@ -151,50 +150,56 @@ def _send_cut(dp: Datapath, neighbour: Neighbour[Port], packet: Ipv4Packet) -> V
     return Verdict.FRAGMENTED if transmit is not None else Verdict.QUEUED
 
 
-def answer_echo(dp: Datapath, side: Side, packet: Ipv4Packet, now: float) -> Verdict:
+def answer_echo(dp: Datapath, side: Side, packet: IpPacket, now: float) -> Verdict:
     """Answer a ping of natgw's own address (RFC 1122 section 3.2.2.6), unless it was damaged on its way here."""
-    if not packet.checksum_is_partial and ones_sum(memoryview(packet.buf)[packet.l4 : packet.end]) != 0xFFFF:
+    if not packet.checksum_is_partial and not transport_verifies(packet):
         return Verdict.DROP_ICMP_BAD
     if not dp.errors_allowed(packet.src, now, echo=True):
         return Verdict.DROP_RATE_LIMITED
-    _send_back(dp, side, packet, icmp.build_echo_reply(_header_back(side, packet), packet), now)
+    build = icmp.build_echo_reply if packet.version == 4 else icmpv6.build_echo_reply
+    _send_back(dp, side, packet, build(_header_back(side, packet), packet), now)
     return Verdict.ECHO_ANSWERED
 
 
-def refuse(dp: Datapath, side: Side, packet: Ipv4Packet, type_: int, code: int, now: float, otherwise: Verdict,
-           mtu: int = 0) -> Verdict:
-    """Drop a packet and tell its sender why, unless RFC 1812 section 4.3.2.7 forbids it; then the verdict is `otherwise`.
+def refuse(dp: Datapath, side: Side, packet: IpPacket, why: Refusal, now: float, otherwise: Verdict, mtu: int = 0) -> Verdict:
+    """Drop a packet and tell its sender why, unless RFC 1812 section 4.3.2.7 (RFC 4443 section 2.4) forbids it; then the
+    verdict is `otherwise`.
 
     Never about an ICMP error, a later fragment, or a packet from or to something that is not one host.
     """
-    if packet.is_icmp_error or packet.fragment_offset or packet.dst[0] >= 224 or is_limited_group(packet):
+    if packet.is_icmp_error or packet.fragment_offset or is_multicast(packet.dst) or is_limited_group(packet):
         return otherwise
     if not dp.errors_allowed(packet.src, now):
         return Verdict.DROP_RATE_LIMITED
-    source = side.gateway if isinstance(side, Bridge) else packet.dst
+    source = _gateway_for(side, packet) if isinstance(side, Bridge) else packet.dst
     original = bytes(memoryview(packet.buf)[L3 : packet.end])
-    frame = icmp.build_error(_header_back(side, packet), source, packet, original, type_, code, mtu)
-    _send_back(dp, side, packet, frame, now)
-    if type_ == ICMP_TIME_EXCEEDED:
-        return Verdict.ICMP_TIME_EXCEEDED
-    return Verdict.ICMP_TOO_BIG if code == icmp.UNREACHABLE_TOO_BIG else Verdict.ICMP_UNREACHABLE
+    _send_back(dp, side, packet, why.build(_header_back(side, packet), source, packet, original, mtu), now)
+    return why.verdict
 
 
-def is_limited_group(packet: Ipv4Packet) -> bool:
+def _gateway_for(bridge: Bridge, packet: IpPacket) -> bytes:
+    """The gateway's address that a packet's sender is to hear from: of the same version, and of the same scope."""
+    if packet.version == 4 or bridge.gateway6 is None:
+        return bridge.gateway
+    return bridge.link_local if is_link_local(packet.src) else bridge.gateway6
+
+
+def is_limited_group(packet: IpPacket) -> bool:
     """Whether the frame was sent to a group at layer 2, which no error may answer."""
     return bool(packet.buf[ETH] & 1)
 
 
-def _header_back(side: Side, packet: Ipv4Packet) -> bytes:
-    return bytes(packet.buf[ETH + 6 : ETH + 12]) + side.mac + _TYPE_IPV4
+def _header_back(side: Side, packet: IpPacket) -> bytes:
+    return bytes(packet.buf[ETH + 6 : ETH + 12]) + side.mac + packet.ethertype
 
 
-def _send_back(dp: Datapath, side: Side, packet: Ipv4Packet, frame: bytearray, now: float) -> None:
+def _send_back(dp: Datapath, side: Side, packet: IpPacket, frame: bytearray, now: float) -> None:
     """Send a frame of our own to the station a packet came from."""
     port: Port | None
     if isinstance(side, Uplink):
-        if frame[ETH : ETH + 6] == side.mac and side.loopback.transmit is not None:
-            side.loopback.transmit(memoryview(frame))  # what came by the loopback goes back by it
+        loop_back = side.loopbacks[len(packet.src)].transmit
+        if frame[ETH : ETH + 6] == side.mac and loop_back is not None:
+            loop_back(memoryview(frame))  # what came by the loopback goes back by it
             return
         port = side.port
     else:
@@ -204,6 +209,8 @@ def _send_back(dp: Datapath, side: Side, packet: Ipv4Packet, frame: bytearray, n
         return
     if len(frame) - L3 <= port.mtu:
         port.transmit(memoryview(frame))
+        return
+    if packet.version == 6:
         return
     for piece in fragments(frame, port.mtu):  # the answer to a ping that came by a link with a larger MTU
         port.transmit(memoryview(piece))

@@ -22,11 +22,12 @@ from natgw.datapath.sides import Bridge, Uplink
 from natgw.datapath.tcp_state import Direction, TcpState
 from natgw.datapath.verdict import Extra, Verdict
 from natgw.errors import Conflict, NotFound
-from natgw.tables.flows import Flow, FlowTable, Leg, Mapping, Realm, leg_key
+from natgw.tables.flows import Flow, FlowTable, Leg, Mapping, Realm, destination, leg_key, source
 from natgw.tables.neigh import Neighbour
 from natgw.tables.portpool import PortPool
 from natgw.tables.ratelimit import ErrorLimiter
-from natgw.wire.ipv4 import ICMP, ICMP_ECHO, ICMP_ECHO_REPLY, PROTOCOL_NUMBERS, TCP, UDP, Ipv4Packet, has_ports
+from natgw.wire.ip import IpPacket, endpoint_text
+from natgw.wire.ipv4 import ICMP, ICMPV6, PROTOCOL_NUMBERS, TCP, UDP, has_ports
 from natgw.wire.transport import DCCP, GRE, SCTP, UDPLITE
 
 STREAM_AFTER_S = 2.0
@@ -44,6 +45,11 @@ Endpoint = tuple[int, bytes, int]
 """Protocol, address, port."""
 
 
+def any_address(like: bytes) -> bytes:
+    """The unspecified address of the same version, which stands for every address of the uplink."""
+    return bytes(len(like))
+
+
 class Napt:
     """Flows, mappings, published ports and external port pools of one gateway."""
 
@@ -58,8 +64,8 @@ class Napt:
         """How many mappings share an external endpoint: its port is taken until the last of them ends."""
         self._sharing: dict[tuple[int, bytes], dict[Mapping, None]] = {}
         """The mappings an internal endpoint has with overloaded ports, the newest last."""
-        # By host address and port; the address is None for "every address of the uplink".
-        self._published: dict[tuple[int, bytes | None, int], Publication] = {}
+        # By host address and port; the address is `any_address` for "every address of the uplink".
+        self._published: dict[Endpoint, Publication] = {}
         self._published_from: dict[Endpoint, Publication] = {}
         self.owns_protocol: OwnsProtocol = lambda address, protocol, owns: None
         self.configure(config.nat)
@@ -70,8 +76,9 @@ class Napt:
             raise ValueError(f"there is no port policy {nat.allocation!r}; there are {', '.join(POLICIES)}")
         self.nat = nat
         self._policy: PortPolicy = POLICIES[nat.allocation](self._rng)
-        self._behaviours = {TCP: nat.tcp, UDP: nat.udp, ICMP: _QUERY, UDPLITE: nat.udp, SCTP: nat.tcp, DCCP: nat.tcp}
-        self._untranslated = [(int(net.network_address), int(net.netmask)) for net in nat.untranslated]
+        self._behaviours = {TCP: nat.tcp, UDP: nat.udp, ICMP: _QUERY, ICMPV6: _QUERY, UDPLITE: nat.udp, SCTP: nat.tcp,
+                            DCCP: nat.tcp}
+        self._untranslated = [(net.max_prefixlen // 8, int(net.network_address), int(net.netmask)) for net in nat.untranslated]
         self._external = [address.packed for address in nat.external_addresses]
         rate = nat.flows_per_host_per_s
         self._new_flows = ErrorLimiter(self._now, rate=_NO_LIMIT, burst=_NO_LIMIT, host_rate=rate, host_burst=max(1.0, rate))
@@ -80,28 +87,29 @@ class Napt:
 
     # -- lookups ---------------------------------------------------------------------------------------------------
 
-    def leg_of(self, realm: Realm, packet: Ipv4Packet) -> Leg | None:
+    def leg_of(self, realm: Realm, packet: IpPacket) -> Leg | None:
         """The leg of a flow that exists, for a whole packet of a translated protocol that is no ICMP error."""
         leg = realm.of(packet.protocol).get(leg_key(packet.src, packet.dst, packet.sport, packet.dport))
         # An ICMP identifier says nothing of who asks and who answers, so the type must fit the direction.
-        if leg is not None and packet.protocol == ICMP:
-            fits = ICMP_ECHO if leg is leg.flow.original else ICMP_ECHO_REPLY
-            return leg if packet.icmp_type == fits else None
+        if leg is not None and packet.is_icmp:
+            fits = packet.is_echo_request if leg is leg.flow.original else packet.is_echo_reply
+            return leg if fits else None
         return leg
 
     def publication_at(self, protocol: int, address: bytes, port: int) -> Publication | None:
         """The published port at an address of the host, if there is one."""
-        return self._published.get((protocol, address, port)) or self._published.get((protocol, None, port))
+        published = self._published
+        return published.get((protocol, address, port)) or published.get((protocol, any_address(address), port))
 
     def is_untranslated(self, address: bytes) -> bool:
         """Whether a destination is reached as it is (requirement C4)."""
         number = int.from_bytes(address, "big")
-        return any(number & mask == network for network, mask in self._untranslated)
+        return any(number & mask == network and length == len(address) for length, network, mask in self._untranslated)
 
     def _behaviour(self, protocol: int) -> NatBehaviour:
         return self._behaviours.get(protocol, _BY_ADDRESS)
 
-    def admits(self, mapping: Mapping, packet: Ipv4Packet) -> bool:
+    def admits(self, mapping: Mapping, packet: IpPacket) -> bool:
         """Whether the filtering lets a packet that belongs to no flow in, to a mapping (RFC 4787 section 5)."""
         if packet.protocol == TCP and tcp_state.event_of(packet.tcp_flags) is not tcp_state.Event.SYN:
             return False
@@ -113,7 +121,7 @@ class Napt:
 
     # -- what a packet does to its flow ------------------------------------------------------------------------------
 
-    def advance(self, leg: Leg, packet: Ipv4Packet, now: float) -> bool:
+    def advance(self, leg: Leg, packet: IpPacket, now: float) -> bool:
         """Note a packet on its flow; False if TCP's state machine does not believe it."""
         flow = leg.flow
         if flow.protocol == TCP:
@@ -145,7 +153,7 @@ class Napt:
 
     # -- new flows ---------------------------------------------------------------------------------------------------
 
-    def outbound(self, packet: Ipv4Packet, bridge: Bridge, uplink: Uplink, hop: Neighbour[Port], inside: Neighbour[Port],
+    def outbound(self, packet: IpPacket, bridge: Bridge, uplink: Uplink, hop: Neighbour[Port], inside: Neighbour[Port],
                  now: float) -> Leg | Verdict:
         """A flow that begins inside and leaves by `hop`; packets back go to `inside`."""
         published = self._published_from.get((packet.protocol, packet.src, packet.sport))
@@ -159,15 +167,15 @@ class Napt:
         mapping = self._mapping(packet, uplink, hop)
         if isinstance(mapping, Verdict):
             return mapping
-        address, port = mapping.external[:4], int.from_bytes(mapping.external[4:], "big")
-        far_port = port if packet.protocol == ICMP else packet.dport
+        address, port = mapping.external[:-2], int.from_bytes(mapping.external[-2:], "big")
+        far_port = port if packet.is_icmp else packet.dport
         original = Leg(leg_key(packet.src, packet.dst, packet.sport, packet.dport),
                        leg_key(address, packet.dst, port, far_port), bridge.realm, hop)
         reply = Leg(leg_key(packet.dst, address, far_port, port),
                     leg_key(packet.dst, packet.src, packet.dport, packet.sport), uplink.realm, inside)
         return self._add(Flow(packet.protocol, original, reply, mapping, bridge.name, "outbound"), state, now)
 
-    def inbound(self, packet: Ipv4Packet, publication: Publication, bridge: Bridge, uplink: Uplink, inside: Neighbour[Port],
+    def inbound(self, packet: IpPacket, publication: Publication, bridge: Bridge, uplink: Uplink, inside: Neighbour[Port],
                 hop: Neighbour[Port], now: float) -> Leg | Verdict:
         """A flow from outside to a published port; `inside` is the container's neighbour, `hop` the way back."""
         state = self._first_state(packet, now)
@@ -180,13 +188,13 @@ class Napt:
                     leg_key(packet.dst, packet.src, packet.dport, packet.sport), bridge.realm, hop)
         return self._add(Flow(packet.protocol, original, reply, None, bridge.name, "published"), state, now)
 
-    def mapped(self, packet: Ipv4Packet, mapping: Mapping, bridge: Bridge, uplink: Uplink, inside: Neighbour[Port],
+    def mapped(self, packet: IpPacket, mapping: Mapping, bridge: Bridge, uplink: Uplink, inside: Neighbour[Port],
                hop: Neighbour[Port], now: float) -> Leg | Verdict:
         """A flow from outside to a mapping whose filtering admits it."""
         state = self._first_state(packet, now)
         if isinstance(state, Verdict):
             return state
-        internal, port = mapping.internal[:4], int.from_bytes(mapping.internal[4:], "big")
+        internal, port = mapping.internal[:-2], int.from_bytes(mapping.internal[-2:], "big")
         original = Leg(leg_key(packet.src, packet.dst, packet.sport, packet.dport),
                        leg_key(packet.src, internal, packet.sport, port), uplink.realm, inside)
         reply = Leg(leg_key(internal, packet.src, port, packet.sport),
@@ -198,12 +206,12 @@ class Napt:
             return original
         return self._add(flow, state, now)
 
-    def _resume_published(self, packet: Ipv4Packet, publication: Publication, bridge: Bridge, uplink: Uplink,
+    def _resume_published(self, packet: IpPacket, publication: Publication, bridge: Bridge, uplink: Uplink,
                           hop: Neighbour[Port], inside: Neighbour[Port], now: float) -> Leg | Verdict:
         """A server's segment of a connection older than the gateway: its external port is the published one, not a new one."""
         if tcp_state.event_of(packet.tcp_flags) is not tcp_state.Event.ACK:
             return Verdict.DROP_TCP_STATE
-        address = uplink.source_for(hop.ip) if publication.host_ip is None else publication.host_ip.packed
+        address = uplink.external_for(packet.dst, hop.ip) if publication.host_ip is None else publication.host_ip.packed
         original = Leg(leg_key(packet.dst, address, packet.dport, publication.host_port),
                        leg_key(packet.dst, packet.src, packet.dport, packet.sport), uplink.realm, inside)
         reply = Leg(leg_key(packet.src, packet.dst, packet.sport, packet.dport),
@@ -211,7 +219,7 @@ class Napt:
         added = self._add(Flow(TCP, original, reply, None, bridge.name, "published"), TcpState.ESTABLISHED, now)
         return reply if isinstance(added, Leg) else added
 
-    def _first_state(self, packet: Ipv4Packet, now: float) -> TcpState | Verdict:
+    def _first_state(self, packet: IpPacket, now: float) -> TcpState | Verdict:
         """The state a new flow would begin in, or why its first packet begins nothing."""
         self._now = now
         if self.flows.full:
@@ -224,7 +232,7 @@ class Napt:
             return Verdict.DROP_TCP_STATE
         return state
 
-    def _mapping(self, packet: Ipv4Packet, uplink: Uplink, hop: Neighbour[Port]) -> Mapping | Verdict:
+    def _mapping(self, packet: IpPacket, uplink: Uplink, hop: Neighbour[Port]) -> Mapping | Verdict:
         """The mapping an internal endpoint has towards the packet's destination, or a new one."""
         protocol, internal = packet.protocol, packet.src + packet.sport.to_bytes(2, "big")
         behaviour = self._behaviour(protocol)
@@ -251,11 +259,11 @@ class Napt:
                 return mapping
         return Verdict.DROP_PORTS_EXHAUSTED if has_ports(protocol) else Verdict.DROP_ADDRESS_TAKEN
 
-    def _external_for(self, packet: Ipv4Packet, uplink: Uplink, hop: Neighbour[Port]) -> list[bytes]:
+    def _external_for(self, packet: IpPacket, uplink: Uplink, hop: Neighbour[Port]) -> list[bytes]:
         """The addresses to try. One if the host is paired with it, however long its ports last."""
-        usable = [address for address in self._external if uplink.owns(address)]
+        usable = [address for address in self._external if uplink.owns(address) and len(address) == len(packet.src)]
         if not usable:
-            return [packet.dst if hop is uplink.loopback else uplink.source_for(hop.ip)]
+            return [packet.dst if hop.is_loopback else uplink.external_for(packet.dst, hop.ip)]
         if self.nat.paired:
             return [usable[int.from_bytes(packet.src, "big") % len(usable)]]
         self._rng.shuffle(usable)
@@ -287,8 +295,8 @@ class Napt:
         """The overloaded port that an internal endpoint has at an external address, if it has one."""
         internal = request.internal_address + request.internal_port.to_bytes(2, "big")
         for mapping in reversed(self._sharing.get((request.protocol, internal), {})):
-            if mapping.external[:4] == request.external_address:
-                return int.from_bytes(mapping.external[4:], "big")
+            if mapping.external[:-2] == request.external_address:
+                return int.from_bytes(mapping.external[-2:], "big")
         return None
 
     def _add(self, flow: Flow, state: TcpState, now: float) -> Leg | Verdict:
@@ -321,7 +329,7 @@ class Napt:
         if mapping is None or mapping.flows:
             return
         self.flows.drop_mapping(mapping)
-        address, port = mapping.external[:4], int.from_bytes(mapping.external[4:], "big")
+        address, port = mapping.external[:-2], int.from_bytes(mapping.external[-2:], "big")
         if mapping.shared:
             sharing = self._sharing[mapping.protocol, mapping.internal]
             del sharing[mapping]
@@ -336,7 +344,7 @@ class Napt:
         # A port that was published while a mapping had it stays taken.
         if self.publication_at(mapping.protocol, address, port) is None:
             rest_until = self._now + self.nat.port_rest_s if self.nat.port_rest_s and not mapping.shared else 0.0
-            self._pool(mapping.protocol, address).release(port, owner=mapping.internal[:4], rest_until=rest_until)
+            self._pool(mapping.protocol, address).release(port, owner=mapping.internal[:-2], rest_until=rest_until)
 
     def expire(self, now: float) -> None:
         """End what has been idle for its time."""
@@ -347,7 +355,7 @@ class Napt:
         """An internal address is gone: so are its flows, whichever side began them."""
         for flow in self.flows:
             legs = (flow.original, flow.reply)
-            if any((leg.realm is realm and leg.key[:4] == address) or leg.rewrite[4:8] == address for leg in legs):
+            if any((leg.realm is realm and source(leg.key) == address) or destination(leg.rewrite) == address for leg in legs):
                 self.flows.remove(flow)
 
     def end_flows_outside(self, keep: Iterable[bytes]) -> None:
@@ -355,7 +363,7 @@ class Napt:
         kept = frozenset(keep)
         for flow in self.flows:
             leg = flow.original
-            external = flow.mapping.external[:4] if flow.mapping is not None else leg.key[4:8]
+            external = flow.mapping.external[:-2] if flow.mapping is not None else destination(leg.key)
             if external not in kept:
                 self.flows.remove(flow)
 
@@ -363,24 +371,21 @@ class Napt:
 
     def publish(self, publication: Publication) -> None:
         """Make a port reachable. Raises Conflict if natgw has published it already (in Docker's words)."""
-        protocol = PROTOCOL_NUMBERS[publication.protocol]
-        address = None if publication.host_ip is None else publication.host_ip.packed
-        port = publication.host_port
-        clash = [key for key in self._published
-                 if key[0] == protocol and key[2] == port and (address is None or key[1] in (None, address))]
+        protocol, address, port = _host_side(publication)
+        wildcard = any_address(address)
+        clash = [key for key in self._published if key[0] == protocol and key[2] == port and len(key[1]) == len(address)
+                 and (address == wildcard or key[1] in (wildcard, address))]
         if clash:
-            raise Conflict(f"Bind for {publication.host_ip or '0.0.0.0'}:{port} failed: port is already allocated")
+            raise Conflict(f"Bind for {endpoint_text(address + port.to_bytes(2, 'big'))} failed: port is already allocated")
         self._published[protocol, address, port] = publication
         self._published_from[protocol, publication.container_ip.packed, publication.container_port] = publication
         for (pool_protocol, pool_address), pool in self._pools.items():
-            if pool_protocol == protocol and address in (None, pool_address):
+            if pool_protocol == protocol and address in (any_address(pool_address), pool_address):
                 pool.take(port)
 
     def unpublish(self, publication: Publication) -> None:
         """Take a published port back; its flows end. Raises NotFound."""
-        protocol = PROTOCOL_NUMBERS[publication.protocol]
-        address = None if publication.host_ip is None else publication.host_ip.packed
-        port = publication.host_port
+        protocol, address, port = _host_side(publication)
         if self._published.pop((protocol, address, port), None) is None:
             raise NotFound(f"port {port}/{publication.protocol} is not published")
         inside = (protocol, publication.container_ip.packed, publication.container_port)
@@ -390,24 +395,37 @@ class Napt:
                 self._published_from[inside] = other
         for flow in self.flows:
             if flow.kind == "published" and flow.protocol == protocol:
-                host_address, host_port = flow.original.key[4:8], int.from_bytes(flow.original.key[10:], "big")
-                if host_port == port and address in (None, host_address):
+                host_address, host_port = destination(flow.original.key), int.from_bytes(flow.original.key[-2:], "big")
+                if host_port == port and address in (any_address(host_address), host_address):
                     self.flows.remove(flow)
         for (pool_protocol, pool_address), pool in self._pools.items():
-            if pool_protocol == protocol and address in (None, pool_address) and pool.is_taken(port) \
+            if pool_protocol == protocol and address in (any_address(pool_address), pool_address) and pool.is_taken(port) \
                     and self.flows.mapping_at(protocol, pool_address + port.to_bytes(2, "big")) is None \
                     and (protocol, pool_address + port.to_bytes(2, "big")) not in self._overloaded:
                 pool.release(port)
 
+    def _port_bounds(self, protocol: int) -> tuple[int, int]:
+        """The external ports, or identifiers, that a protocol's mappings may have; what has neither has one mapping's room."""
+        if protocol in (ICMP, ICMPV6):
+            return 0, 65535
+        return self.config.port_range if has_ports(protocol) else (0, 0)
+
     def _pool(self, protocol: int, address: bytes) -> PortPool:
         pool = self._pools.get((protocol, address))
         if pool is None:
-            low, high = (0, 65535) if protocol == ICMP else self.config.port_range if has_ports(protocol) else (0, 0)
+            low, high = self._port_bounds(protocol)
             pool = self._pools[protocol, address] = PortPool(low, high)
             for (published_protocol, published_address, port) in self._published:
-                if published_protocol == protocol and published_address in (None, address):
+                if published_protocol == protocol and published_address in (any_address(address), address):
                     pool.take(port)
         return pool
+
+
+def _host_side(publication: Publication) -> Endpoint:
+    """Where a published port is reached: at one address, or at every one of its container's version."""
+    at = publication.host_ip
+    address = any_address(publication.container_ip.packed) if at is None else at.packed
+    return PROTOCOL_NUMBERS[publication.protocol], address, publication.host_port
 
 
 def _set_fast(flow: Flow, fast: bool) -> None:
@@ -432,7 +450,7 @@ def timeout_of(timeouts: Timeouts, protocol: int, state: TcpState) -> float:
     """The idle time of a flow, in seconds."""
     if protocol == UDP:
         return timeouts.udp_s
-    if protocol == ICMP:
+    if protocol in (ICMP, ICMPV6):
         return timeouts.icmp_s
     if protocol == TCP:
         return float(getattr(timeouts, _TCP_TIMEOUTS[state]))

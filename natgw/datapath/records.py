@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from natgw.datapath.napt import STREAM_AFTER_S
 from natgw.datapath.sides import Bridge
 from natgw.datapath.tcp_state import TcpState
-from natgw.tables.flows import Flow, Leg, Mapping
+from natgw.tables.flows import Flow, Leg, Mapping, destination, source
 from natgw.wire.ethernet import mac_text
+from natgw.wire.ip import endpoint_text, ip_text
 from natgw.wire.ipv4 import ICMP, PROTOCOL_NAMES, TCP, UDP
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _flow(dp: Datapath, flow: Flow, now: float) -> Record:
 
 
 def _mapping(mapping: Mapping) -> Record:
-    return {"internal": _endpoint(mapping.internal), "external": _endpoint(mapping.external)}
+    return {"internal": endpoint_text(mapping.internal), "external": endpoint_text(mapping.external)}
 
 
 def _query_state(flow: Flow) -> str:
@@ -64,16 +64,8 @@ def _assured(flow: Flow) -> bool:
 
 def _leg(leg: Leg) -> Record:
     key = leg.key
-    return {"src": _ip(key[:4]), "sport": int.from_bytes(key[8:10], "big"), "dst": _ip(key[4:8]),
-            "dport": int.from_bytes(key[10:], "big"), "packets": leg.packets, "bytes": leg.bytes}
-
-
-def _ip(address: bytes) -> str:
-    return str(IPv4Address(address))
-
-
-def _endpoint(endpoint: bytes) -> str:
-    return f"{_ip(endpoint[:4])}:{int.from_bytes(endpoint[4:], 'big')}"
+    return {"src": ip_text(source(key)), "sport": int.from_bytes(key[-4:-2], "big"), "dst": ip_text(destination(key)),
+            "dport": int.from_bytes(key[-2:], "big"), "packets": leg.packets, "bytes": leg.bytes}
 
 
 def fdb_records(dp: Datapath, now: float) -> list[Record]:
@@ -88,7 +80,7 @@ def fdb_records(dp: Datapath, now: float) -> list[Record]:
 def neighbour_records(dp: Datapath, now: float) -> list[Record]:
     """One record an address; `age_s` since it was last confirmed."""
     return [
-        {"ip": _ip(entry.ip), "mac": None if entry.mac is None else mac_text(entry.mac), "state": entry.state.value,
+        {"ip": ip_text(entry.ip), "mac": None if entry.mac is None else mac_text(entry.mac), "state": entry.state.value,
          "port": None if entry.port is None else entry.port.name,
          "network": side.name if isinstance(side, Bridge) else "uplink", "age_s": round(max(0.0, now - entry.confirmed), 1)}
         for side in dp.sides() for entry in side.neighbours.entries()

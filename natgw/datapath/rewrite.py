@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import struct
 
-from natgw.tables.flows import Leg
+from natgw.tables.flows import Leg, reversed_key
 from natgw.wire.checksum import adjust, adjust_partial, combine, delta, ones_sum
 from natgw.wire.ethernet import L3, TYPE_IPV4
-from natgw.wire.ipv4 import CHECKSUM_OFFSET, ICMP, TCP, UDP, Ipv4Packet, has_ports
+from natgw.wire.ip import IPV4_ADDRESS_BYTES, IpPacket
+from natgw.wire.ipv4 import CHECKSUM_OFFSET, ICMP, ICMPV6, TCP, UDP, has_ports
+from natgw.wire.ipv6 import ADDRESSES, ICMPV6_ECHO, IPV6_BYTES, transport_verifies, walk_chain
 from natgw.wire.transport import SCTP, finish_sctp_checksum, set_sctp_ports
 from natgw.wire.vnet import NEEDS_CSUM
 
@@ -19,54 +21,60 @@ _U16 = struct.Struct("!H")
 
 def prepare(leg: Leg, protocol: int) -> None:
     """Compute, once for the life of a flow, the checksum changes that the leg's rewrite causes."""
-    leg.key_sum = ones_sum(leg.key[:8]) + 0xFFFF - TYPE_IPV4
-    addresses = delta(leg.key[:8], leg.rewrite[:8])
-    ports = delta(leg.key[8:], leg.rewrite[8:])
+    addresses = delta(leg.key[:-4], leg.rewrite[:-4])
+    ports = delta(leg.key[-4:], leg.rewrite[-4:])
+    leg.key_sum = ones_sum(leg.key[:-4]) + 0xFFFF - TYPE_IPV4
     leg.ip_delta = combine((addresses, TTL_DELTA))
+    if protocol in (ICMP, ICMPV6):
+        # The identifier stands for both ports but is there once.
+        ports = delta(leg.key[-4:-2], leg.rewrite[-4:-2])
     if protocol == ICMP:
-        # The identifier stands for both ports but is there once, and there is no pseudo-header (RFC 792).
-        leg.l4_delta = delta(leg.key[8:10], leg.rewrite[8:10])
+        leg.l4_delta = ports  # there is no pseudo-header (RFC 792)
     else:
         leg.l4_delta = combine((addresses, ports))
         leg.addr_delta = addresses
 
 
-def translate(packet: Ipv4Packet, leg: Leg) -> None:
+def translate(packet: IpPacket, leg: Leg) -> None:
     """Rewrite addresses, ports, TTL and checksums in place. The TTL must be above 1."""
     buf = packet.buf
     translate_addresses(packet, leg)
-    if packet.protocol == ICMP:
-        buf[packet.l4 + 4 : packet.l4 + 6] = leg.rewrite[8:10]
+    if packet.is_icmp:
+        buf[packet.l4 + 4 : packet.l4 + 6] = leg.rewrite[-4:-2]
     elif packet.protocol == SCTP:
         _translate_sctp(packet, leg)
     elif has_ports(packet.protocol):
-        buf[packet.l4 : packet.l4 + 4] = leg.rewrite[8:]
+        buf[packet.l4 : packet.l4 + 4] = leg.rewrite[-4:]
     if packet.protocol in CHECKSUM_OFFSET:
         _adjust_transport(packet, leg)
 
 
-def _translate_sctp(packet: Ipv4Packet, leg: Leg) -> None:
+def _translate_sctp(packet: IpPacket, leg: Leg) -> None:
     if packet.checksum_is_partial:
         # Completing it would be left to a link that takes any checksum for an Internet checksum.
         finish_sctp_checksum(packet.buf, packet.l4, packet.end)
         packet.buf[0] &= ~NEEDS_CSUM & 0xFF
-    set_sctp_ports(packet.buf, packet.l4, packet.end, leg.rewrite[8:])
+    set_sctp_ports(packet.buf, packet.l4, packet.end, leg.rewrite[-4:])
 
 
-def can_translate(packet: Ipv4Packet, leg: Leg) -> bool:
+def can_translate(packet: IpPacket, leg: Leg) -> bool:
     """Whether the packet has all that is needed: SCTP's checksum covers what the other fragments carry."""
-    return packet.protocol != SCTP or not packet.more_fragments or leg.key[8:] == leg.rewrite[8:]
+    return packet.protocol != SCTP or not packet.more_fragments or leg.key[-4:] == leg.rewrite[-4:]
 
 
-def translate_addresses(packet: Ipv4Packet, leg: Leg) -> None:
+def translate_addresses(packet: IpPacket, leg: Leg) -> None:
     """The IP header's part of it: all there is to do to a fragment that is not the first."""
     buf = packet.buf
+    if packet.version == 6:
+        buf[L3 + 7] -= 1
+        buf[ADDRESSES : ADDRESSES + 32] = leg.rewrite[:-4]
+        return
     buf[L3 + 8] -= 1
     _U16.pack_into(buf, L3 + 10, adjust(_U16.unpack_from(buf, L3 + 10)[0], leg.ip_delta))
     buf[L3 + 12 : L3 + 20] = leg.rewrite[:8]
 
 
-def _adjust_transport(packet: Ipv4Packet, leg: Leg) -> None:
+def _adjust_transport(packet: IpPacket, leg: Leg) -> None:
     field = packet.l4 + CHECKSUM_OFFSET[packet.protocol]
     old: int = _U16.unpack_from(packet.buf, field)[0]
     if packet.checksum_is_partial:
@@ -80,44 +88,52 @@ def _adjust_transport(packet: Ipv4Packet, leg: Leg) -> None:
     _U16.pack_into(packet.buf, field, new)
 
 
-def decrement_ttl(packet: Ipv4Packet) -> None:
+def decrement_ttl(packet: IpPacket) -> None:
     """One hop without translation."""
+    if packet.version == 6:
+        packet.buf[L3 + 7] -= 1
+        return
     packet.buf[L3 + 8] -= 1
     _U16.pack_into(packet.buf, L3 + 10, adjust(_U16.unpack_from(packet.buf, L3 + 10)[0], TTL_DELTA))
 
 
-def increment_ttl(packet: Ipv4Packet) -> None:
+def increment_ttl(packet: IpPacket) -> None:
     """Take one hop back."""
-    packet.buf[L3 + 8] += 1
     packet.ttl += 1
+    if packet.version == 6:
+        packet.buf[L3 + 7] += 1
+        return
+    packet.buf[L3 + 8] += 1
     _U16.pack_into(packet.buf, L3 + 10, adjust(_U16.unpack_from(packet.buf, L3 + 10)[0], TTL_DELTA ^ 0xFFFF))
 
 
-def restore_embedded(message: bytearray, start: int, emitted: bytes, original: bytes) -> None:
-    """Put back a packet quoted in an ICMP error: what left as `emitted` becomes what its sender knows as `original`.
+def restore_embedded(message: bytearray, embedded: Embedded, original: bytes) -> None:
+    """Put back the packet quoted in an ICMP error: what left as `embedded.key` becomes what its sender knows as `original`.
 
-    Both are 12 bytes, as a leg's key. `start` is the offset of the quoted IP header in `message`; of its transport header
-    8 bytes are there at least (RFC 792), so that a TCP checksum may be missing (RFC 5508 REQ-4).
+    `message` is the error from its ICMP header on. Of the quoted transport header 8 bytes are there at least (RFC 792), so
+    that a TCP checksum may be missing (RFC 5508 REQ-4).
     """
-    header = (message[start] & 0x0F) * 4
-    protocol = message[start + 9]
-    l4 = start + header
-    addresses = delta(emitted[:8], original[:8])
-    _adjust_at(message, start + 10, addresses)
-    message[start + 12 : start + 20] = original[:8]
-    if protocol == ICMP:
-        message[l4 + 4 : l4 + 6] = original[8:10]
-        _adjust_at(message, l4 + 2, delta(emitted[8:10], original[8:10]))
+    emitted, protocol, start, l4 = embedded.key, embedded.protocol, embedded.start, embedded.l4
+    addresses = delta(emitted[:-4], original[:-4])
+    if len(emitted) == 2 * IPV4_ADDRESS_BYTES + 4:
+        _adjust_at(message, start + 10, addresses)
+        message[start + 12 : start + 20] = original[:8]
+    else:
+        message[start + 8 : start + 40] = original[:32]
+    if protocol in (ICMP, ICMPV6):
+        message[l4 + 4 : l4 + 6] = original[-4:-2]
+        identifier = delta(emitted[-4:-2], original[-4:-2])
+        _adjust_at(message, l4 + 2, identifier if protocol == ICMP else combine((addresses, identifier)))
         return
-    if protocol == SCTP and l4 + 12 <= len(message) == start + int.from_bytes(message[start + 2 : start + 4], "big"):
-        set_sctp_ports(message, l4, len(message), original[8:])
+    if protocol == SCTP and l4 + 12 <= len(message) == embedded.end:
+        set_sctp_ports(message, l4, len(message), original[-4:])
     elif has_ports(protocol):
-        message[l4 : l4 + 4] = original[8:]
+        message[l4 : l4 + 4] = original[-4:]
     if protocol not in CHECKSUM_OFFSET:
         return
     field = l4 + CHECKSUM_OFFSET[protocol]
     if field + 2 <= len(message) and not (protocol == UDP and message[field : field + 2] == b"\0\0"):
-        _adjust_at(message, field, combine((addresses, delta(emitted[8:], original[8:]))))
+        _adjust_at(message, field, combine((addresses, delta(emitted[-4:], original[-4:]))))
 
 
 def _adjust_at(message: bytearray, field: int, change: int) -> None:
@@ -125,42 +141,70 @@ def _adjust_at(message: bytearray, field: int, change: int) -> None:
 
 
 class Embedded:
-    """The packet an ICMP error quotes: its protocol and its 12 bytes of addresses and ports, as it was on the wire."""
+    """The packet an ICMP error quotes: its protocol and its leg key, as it was on the wire.
 
-    __slots__ = ("is_query", "key", "protocol", "start")
+    `start` and `l4` are the offsets of its IP and transport headers in the error, counted from the ICMP header, and `end` is
+    where it would end if all of it were quoted.
+    """
 
-    def __init__(self, protocol: int, key: bytes, start: int, is_query: bool) -> None:
+    __slots__ = ("end", "is_query", "key", "l4", "protocol", "start")
+
+    def __init__(self, protocol: int, key: bytes, start: int, l4: int, end: int, is_query: bool) -> None:
         self.protocol = protocol
         self.key = key
         self.start = start
+        self.l4 = l4
+        self.end = end
         self.is_query = is_query
 
     @property
     def reversed_key(self) -> bytes:
         """The key of a packet that would answer the quoted one."""
-        key = self.key
-        return key[4:8] + key[:4] + key[10:12] + key[8:10]
+        return reversed_key(self.key)
 
 
-def parse_embedded(packet: Ipv4Packet) -> Embedded | None:
+def parse_embedded(packet: IpPacket) -> Embedded | None:
     """What an ICMP error is about, or None if its own checksum or the quoted IP header is bad (RFC 5508 REQ-3)."""
-    buf, message = packet.buf, packet.l4
-    if ones_sum(memoryview(buf)[message : packet.end]) != 0xFFFF:
+    if not transport_verifies(packet):
         return None
-    start = message + 8
-    if packet.end < start + 20 or buf[start] >> 4 != 4:
+    message = bytes(memoryview(packet.buf)[packet.l4 : packet.end])
+    return _embedded4(message) if packet.version == 4 else _embedded6(message)
+
+
+_QUOTED = 8
+"""Where the quoted packet begins in an ICMP error."""
+
+
+def _embedded4(message: bytes) -> Embedded | None:
+    start = _QUOTED
+    if len(message) < start + 20 or message[start] >> 4 != 4:
         return None
-    header = (buf[start] & 0x0F) * 4
+    header = (message[start] & 0x0F) * 4
     l4 = start + header
-    if header < 20 or packet.end < l4 + 8 or ones_sum(buf[start:l4]) != 0xFFFF:
+    if header < 20 or len(message) < l4 + 8 or ones_sum(message[start:l4]) != 0xFFFF:
         return None
-    if int.from_bytes(buf[start + 6 : start + 8], "big") & 0x1FFF:
+    if int.from_bytes(message[start + 6 : start + 8], "big") & 0x1FFF:
         return None  # a later fragment: nothing in it tells the flow
-    protocol = buf[start + 9]
-    addresses = bytes(buf[start + 12 : start + 20])
-    if protocol == ICMP:
-        return Embedded(protocol, addresses + bytes(buf[l4 + 4 : l4 + 6]) * 2, start, buf[l4] in (8, 13))
-    ports = bytes(buf[l4 : l4 + 4]) if has_ports(protocol) else bytes(4)
-    return Embedded(protocol, addresses + ports, start, False)
+    end = start + int.from_bytes(message[start + 2 : start + 4], "big")
+    return _embedded(message, message[start + 9], message[start + 12 : start + 20], l4, end, ICMP, (8, 13))
 
 
+def _embedded6(message: bytes) -> Embedded | None:
+    start = _QUOTED
+    if len(message) < start + IPV6_BYTES or message[start] >> 4 != 6:
+        return None
+    chain = walk_chain(message, start, len(message))
+    if chain is None or chain.fragment_offset or chain.segments_left or len(message) < chain.l4 + 8:
+        return None
+    end = start + IPV6_BYTES + int.from_bytes(message[start + 4 : start + 6], "big")
+    return _embedded(message, chain.protocol, message[start + 8 : start + 40], chain.l4, end, ICMPV6, (ICMPV6_ECHO,))
+
+
+def _embedded(message: bytes, protocol: int, addresses: bytes, l4: int, end: int, icmp: int,
+              queries: tuple[int, ...]) -> Embedded | None:
+    if protocol == icmp:
+        return Embedded(protocol, addresses + message[l4 + 4 : l4 + 6] * 2, _QUOTED, l4, end, message[l4] in queries)
+    if protocol in (ICMP, ICMPV6):
+        return None
+    ports = message[l4 : l4 + 4] if has_ports(protocol) else bytes(4)
+    return Embedded(protocol, addresses + ports, _QUOTED, l4, end, False)

@@ -1,7 +1,11 @@
 """The two kinds of network natgw stands between: a bridge with containers on it, and the uplink to the outside.
 
 What they have in common is a *side*: a realm of flow legs, a table of neighbours, an address and a MAC of natgw's own, and
-ARP. The bridge adds learning and flooding; the uplink adds routes and the question of what belongs to the host.
+ARP, with neighbour discovery as IPv6's. The bridge adds learning and flooding, and is a router to its hosts; the uplink
+adds routes and the question of what belongs to the host.
+
+Addresses of both versions are in the same tables. A bridge without an IPv6 prefix owns no IPv6 address, hears no neighbour
+discovery and bridges all of it.
 """
 
 from __future__ import annotations
@@ -9,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
+from natgw.datapath.advertiser import Advertiser
 from natgw.datapath.config import NetworkConfig, PortKind, UplinkConfig
 from natgw.datapath.port import ROUTE, Port
 from natgw.datapath.verdict import Extra
@@ -20,13 +24,16 @@ from natgw.tables.flows import Realm
 from natgw.tables.fragments import FragmentTable
 from natgw.tables.neigh import Neighbour, NeighbourTable
 from natgw.tables.routes import RouteTable
+from natgw.wire import nd
 from natgw.wire.arp import ArpMessage, build_reply, build_request
-from natgw.wire.ethernet import BROADCAST, ETH, L3, TYPE_IPV4
+from natgw.wire.ethernet import BROADCAST, ETH, L3, TYPE_IPV4, TYPE_IPV6
+from natgw.wire.ip import IPV4_ADDRESS_BYTES, IPV6_ADDRESS_BYTES, is_link_local, is_multicast, link_local_of
+from natgw.wire.nd import NdMessage
 
 if TYPE_CHECKING:
     from natgw.datapath.dhcp import DhcpHook
 
-_TYPE_IPV4 = TYPE_IPV4.to_bytes(2, "big")
+_TYPES = {IPV4_ADDRESS_BYTES: TYPE_IPV4.to_bytes(2, "big"), IPV6_ADDRESS_BYTES: TYPE_IPV6.to_bytes(2, "big")}
 
 LOOPBACK_MTU = 65535
 
@@ -74,8 +81,26 @@ class Side:
         if for_us and message.operation == 1 and self.answers:
             port.transmit(memoryview(build_reply(message, self.mac)))
 
+    def hear_nd(self, message: NdMessage, from_mac: bytes, port: Port, now: float) -> None:
+        """Learn from a neighbour's solicitation or advertisement, and answer it if it asks for us (RFC 4861 section 7.2)."""
+        asks = message.type == nd.NEIGHBOUR_SOLICITATION
+        for_us = asks and self.owns(message.target)
+        about = message.target if message.type == nd.NEIGHBOUR_ADVERTISEMENT else message.src
+        # A solicitation without the option tells no address; an advertisement without it came from where it says (7.2.4).
+        mac = message.mac or (None if asks else from_mac)
+        if mac is not None and not message.is_probe and not self.owns(about) and self.on_link(about):
+            known = self.neighbours.get(about)
+            if asks or message.override or known is None or known.mac in (None, mac):
+                neighbour = self.neighbours.confirm(about, mac, port, now, create=for_us)
+                if neighbour is not None:
+                    self.bind(neighbour)
+        if for_us and self.answers:
+            port.transmit(memoryview(nd.build_advertisement(message, from_mac, self.mac, router=self.is_router)))
+
     answers = True
-    """Whether natgw answers ARP requests on this side, or leaves that to the host."""
+    """Whether natgw answers ARP and neighbour discovery on this side, or leaves that to the host."""
+    is_router = False
+    """Whether natgw is a router to the hosts on this side."""
 
     def on_link(self, ip: bytes) -> bool:
         """Whether an address can be a neighbour here at all."""
@@ -86,7 +111,7 @@ class Side:
         if neighbour.port is None or neighbour.mac is None:
             return
         neighbour.macs = neighbour.mac + self.mac
-        neighbour.header = neighbour.macs + _TYPE_IPV4
+        neighbour.header = neighbour.macs + _TYPES[len(neighbour.ip)]
         neighbour.mtu = neighbour.port.mtu
         neighbour.coalesces = neighbour.port.coalesces
         neighbour.transmit = neighbour.port.transmit
@@ -97,10 +122,13 @@ class Side:
 
     def _send_request(self, neighbour: Neighbour[Port], to_mac: bytes | None) -> None:
         source = self.source_for(neighbour.ip)
-        frame = memoryview(build_request(self.mac, source, neighbour.ip, to_mac or BROADCAST))
+        if len(neighbour.ip) == IPV4_ADDRESS_BYTES:
+            counter, frame = Extra.ARP_REQUESTS, bytearray(build_request(self.mac, source, neighbour.ip, to_mac or BROADCAST))
+        else:
+            counter, frame = Extra.ND_SOLICITATIONS, nd.build_solicitation(self.mac, source, neighbour.ip, to_mac)
         for port in self.ports_for(neighbour, to_mac):
-            self.extras[Extra.ARP_REQUESTS] += 1
-            port.transmit(frame)
+            self.extras[counter] += 1
+            port.transmit(memoryview(frame))
 
 
 class Bridge(Side):
@@ -117,6 +145,11 @@ class Bridge(Side):
         self.network = int(config.subnet.network_address)
         self.mask = int(config.subnet.netmask)
         self.broadcast = config.subnet.broadcast_address.packed
+        self.gateway6 = None if config.gateway6 is None else config.gateway6.packed
+        self.link_local = link_local_of(config.gateway_mac)
+        self._prefix6 = None if config.subnet6 is None else (
+            int(config.subnet6.network_address), int(config.subnet6.netmask))
+        self.advertiser = None if config.subnet6 is None else Advertiser(config.gateway_mac, config.subnet6, config.mtu)
         self.ports: list[Port] = []
         self.host_port: Port | None = None
         self.dhcp: DhcpHook | None = None
@@ -124,14 +157,27 @@ class Bridge(Side):
         self.fdb: Fdb[Port] = Fdb(max_fdb)
         self.fdb.add_static(config.gateway_mac, ROUTE)
 
+    is_router = True
+
     def owns(self, ip: bytes) -> bool:
-        return ip == self.gateway
+        return ip == self.gateway or (self.gateway6 is not None and ip in (self.gateway6, self.link_local))
 
     def source_for(self, ip: bytes) -> bytes:
-        return self.gateway
+        if len(ip) == IPV4_ADDRESS_BYTES or self.gateway6 is None:
+            return self.gateway
+        return self.link_local if is_link_local(ip) else self.gateway6
 
     def on_link(self, ip: bytes) -> bool:
-        return int.from_bytes(ip, "big") & self.mask == self.network and ip != self.broadcast
+        if len(ip) == IPV4_ADDRESS_BYTES:
+            return int.from_bytes(ip, "big") & self.mask == self.network and ip != self.broadcast
+        if self._prefix6 is None:
+            return False
+        network, mask = self._prefix6
+        return int.from_bytes(ip, "big") & mask == network or is_link_local(ip)
+
+    def routes_to(self, ip: bytes) -> bool:
+        """Whether an address is a host's of this network, reachable from elsewhere: on the link, and not only valid there."""
+        return self.on_link(ip) and not is_link_local(ip)
 
     def ports_for(self, neighbour: Neighbour[Port], to_mac: bytes | None) -> list[Port]:
         if to_mac is not None and neighbour.port is not None:
@@ -185,10 +231,11 @@ class Uplink(Side):
         self.port = port
         # In a shared namespace the host's own stack answers ARP for the address.
         self.answers = exclusive
-        self.loopback: Neighbour[Port] = Neighbour(bytes(4), 0.0)
-        """The way to natgw's own addresses, for what hairpins: out and in again."""
-        self.loopback.is_loopback = True
-        self.loopback.mtu = LOOPBACK_MTU
+        self.loopbacks: dict[int, Neighbour[Port]] = {length: Neighbour(bytes(length), 0.0) for length in _TYPES}
+        """The way to natgw's own addresses, for what hairpins: out and in again. By the length of an address."""
+        for loopback in self.loopbacks.values():
+            loopback.is_loopback = True
+            loopback.mtu = LOOPBACK_MTU
         self.apply(config)
 
     def apply(self, config: UplinkConfig) -> None:
@@ -198,17 +245,21 @@ class Uplink(Side):
         self.port.mtu = config.mtu
         self.port.shortcuts.clear()
         self.neighbours.clear()
-        self.loopback.macs = config.mac + config.mac
-        self.loopback.header = self.loopback.macs + _TYPE_IPV4
-        self.addresses = [interface.ip.packed for interface in config.addresses]
-        self.address_set = frozenset(self.addresses)
-        self.local = self.address_set | {IPv4Address(address).packed for address in config.local_addresses}
+        for length, loopback in self.loopbacks.items():
+            loopback.macs = config.mac + config.mac
+            loopback.header = loopback.macs + _TYPES[length]
+        own = [interface.ip.packed for interface in config.addresses]
+        self.addresses = [address for address in own if not is_link_local(address)]
+        """Those to translate to, in the order of the interface."""
+        self.address_set = frozenset(own)
+        self._lengths = frozenset(map(len, self.addresses))
+        self.local = self.address_set | {address.packed for address in config.local_addresses}
         self._links = [(int(interface.network.network_address), int(interface.network.netmask), interface.ip.packed)
                        for interface in config.addresses]
-        self.routes = RouteTable(
+        self._routes = {length: RouteTable(
             (int(route.destination.network_address), int(route.destination.netmask),
              None if route.gateway is None else route.gateway.packed)
-            for route in config.routes)
+            for route in config.routes if route.destination.max_prefixlen == length * 8) for length in _TYPES}
 
     def apply_local(self, config: UplinkConfig) -> bool:
         """Take over a new state that differs in the host's other addresses alone, as it does with each network that comes
@@ -223,22 +274,41 @@ class Uplink(Side):
     def owns(self, ip: bytes) -> bool:
         return ip in self.address_set
 
+    def leads_out(self, like: bytes) -> bool:
+        """Whether there is an address of the same version to translate to."""
+        return len(like) in self._lengths
+
     def on_link(self, ip: bytes) -> bool:
-        return ip not in self.address_set
+        return ip not in self.address_set and not (len(ip) == IPV6_ADDRESS_BYTES and is_multicast(ip))
 
     def source_for(self, ip: bytes) -> bytes:
         """The address on the network of a next hop, else the first one: what Linux picks without a preferred source."""
         address = int.from_bytes(ip, "big")
         for network, mask, own in self._links:
-            if address & mask == network:
+            if len(own) == len(ip) and address & mask == network:
                 return own
-        return self.addresses[0]
+        for own in (*self.addresses, *self.address_set):
+            if len(own) == len(ip):
+                return own
+        return bytes(len(ip))
+
+    def external_for(self, destination: bytes, hop: bytes) -> bytes:
+        """The address to translate to, on the way to `destination` by next hop `hop`.
+
+        For IPv4 as `source_for`. An IPv6 router mostly has a link-local address, which says nothing; so of several the one
+        that has most in common with the destination (RFC 6724 section 5, rule 8; it tells unique local ones from others).
+        """
+        usable = [address for address in self.addresses if len(address) == len(destination)]
+        if len(destination) == IPV4_ADDRESS_BYTES or not usable:
+            return self.source_for(hop)
+        number = int.from_bytes(destination, "big")
+        return min(usable, key=lambda own: (int.from_bytes(own, "big") ^ number).bit_length())
 
     def way_to(self, ip: bytes, now: float) -> Neighbour[Port] | NoWay:
         """The neighbour that leads to an address."""
         if ip in self.address_set:
-            return self.loopback
-        hop = self.routes.next_hop(ip)
+            return self.loopbacks[len(ip)]
+        hop = self._routes[len(ip)].next_hop(ip)
         if hop is None:
             return NoWay.NO_ROUTE
         neighbour = self.neighbours.resolve(hop, now)

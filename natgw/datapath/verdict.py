@@ -50,11 +50,16 @@ class Verdict(IntEnum):
     DROP_BAD_ARP = auto()
     DROP_BAD_DHCP = auto()
     """No DHCP message, or one about another station than it is from."""
+    DROP_BAD_ND = auto()
+    """Neighbour discovery that RFC 4861 says to ignore."""
     DROP_BAD_VERSION = auto()
     DROP_BAD_IHL = auto()
     DROP_BAD_LENGTH = auto()
     DROP_BAD_CHECKSUM = auto()
     DROP_BAD_TRANSPORT = auto()
+    DROP_BAD_EXTENSION = auto()
+    DROP_ROUTING_HEADER = auto()
+    """An IPv6 routing header that is not used up (RFC 5095)."""
     DROP_BAD_OFFLOAD = auto()
     DROP_MARTIAN_SOURCE = auto()
     DROP_MARTIAN_DESTINATION = auto()
@@ -121,6 +126,8 @@ class Extra(IntEnum):
     SYN_REFUSED = auto()
     """Held SYNs that were answered with an ICMP error in the end."""
     ARP_REQUESTS = auto()
+    ND_SOLICITATIONS = auto()
+    ROUTER_ADVERTISEMENTS = auto()
     FDB_FULL = auto()
     FLOWS_CREATED = auto()
     FLOWS_ENDED = auto()
@@ -137,4 +144,6 @@ MALFORMED_VERDICTS = {
     Malformed.BAD_LENGTH: Verdict.DROP_BAD_LENGTH,
     Malformed.BAD_CHECKSUM: Verdict.DROP_BAD_CHECKSUM,
     Malformed.BAD_TRANSPORT: Verdict.DROP_BAD_TRANSPORT,
+    Malformed.BAD_EXTENSION: Verdict.DROP_BAD_EXTENSION,
+    Malformed.ROUTING_HEADER: Verdict.DROP_ROUTING_HEADER,
 }

@@ -3,7 +3,8 @@
 A *mapping* binds an internal address and port to an external one (RFC 4787 section 2). A *flow* is one conversation through
 the gateway; it has two *legs*, one for each direction, and a mapping can carry many flows. A leg is found by its key, the
 12 bytes source, destination, source port, destination port as they lie in a packet, and holds the 12 bytes they become
-with the checksum changes that follow from it:
+with the checksum changes that follow from it. IPv6's addresses make it 36 bytes, in the same tables: the length tells them
+apart.
 
     inside   172.17.0.2:5000 > 203.0.113.9:80   --original-->   198.51.100.2:5000 > 203.0.113.9:80   outside
              203.0.113.9:80 > 172.17.0.2:5000   <---reply----   203.0.113.9:80 > 198.51.100.2:5000
@@ -23,14 +24,27 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from natgw.tables.neigh import Neighbour
-from natgw.wire.ipv4 import ICMP, TCP, UDP
-
-KEY_BYTES = 12
+from natgw.wire.ipv4 import ICMP, ICMPV6, TCP, UDP
 
 
 def leg_key(src: bytes, dst: bytes, sport: int, dport: int) -> bytes:
-    """The 12 bytes a packet with these addresses (4 bytes each) and ports has behind its IP checksum."""
+    """The 12 bytes (36 of IPv6) a packet with these addresses and ports ends its IP header and begins its transport with."""
     return src + dst + (sport << 16 | dport).to_bytes(4, "big")
+
+
+def source(key: bytes) -> bytes:
+    """The source address in a leg's key or rewrite."""
+    return key[: len(key) - 4 >> 1]
+
+
+def destination(key: bytes) -> bytes:
+    """The destination address in a leg's key or rewrite."""
+    return key[len(key) - 4 >> 1 : -4]
+
+
+def reversed_key(key: bytes) -> bytes:
+    """The key of a packet that would answer one with `key`."""
+    return destination(key) + source(key) + key[-2:] + key[-4:-2]
 
 
 class Realm:
@@ -53,7 +67,7 @@ class Realm:
             return self.tcp
         if protocol == UDP:
             return self.udp
-        if protocol == ICMP:
+        if protocol in (ICMP, ICMPV6):
             return self.icmp
         return self.others.setdefault(protocol, {})
 
@@ -62,7 +76,7 @@ class Realm:
 
 
 class Mapping:
-    """An internal endpoint's external one. Endpoints are 6 bytes, address and port; `flows` counts the flows that use it.
+    """An internal endpoint's external one. Endpoints are an address and 2 bytes of port; `flows` counts the flows that use it.
 
     `scope` is what the mapping depends on of the remote endpoint: nothing, its address, or all of it. `shared` says that
     other internal endpoints may have the same external one towards other remotes, as Linux has it: then only a flow tells
@@ -184,14 +198,14 @@ class FlowTable:
 
     def add_mapping(self, mapping: Mapping) -> None:
         self._by_internal[mapping.protocol, mapping.internal + mapping.scope] = mapping
-        self._mappings_of[mapping.internal[:4]] += 1
+        self._mappings_of[mapping.internal[:-2]] += 1
         if not mapping.shared:
             self._by_external[mapping.protocol, mapping.external] = mapping
 
     def drop_mapping(self, mapping: Mapping) -> None:
         if self._by_internal.pop((mapping.protocol, mapping.internal + mapping.scope), None) is None:
             return
-        address = mapping.internal[:4]
+        address = mapping.internal[:-2]
         self._mappings_of[address] -= 1
         if not self._mappings_of[address]:
             del self._mappings_of[address]
@@ -303,4 +317,4 @@ def _contact(flow: Flow) -> tuple[int, bytes] | None:
     """Protocol, external endpoint and remote address of a flow that began inside."""
     if flow.kind != "outbound" or flow.mapping is None:
         return None
-    return flow.protocol, flow.mapping.external + flow.original.key[4:8]
+    return flow.protocol, flow.mapping.external + destination(flow.original.key)

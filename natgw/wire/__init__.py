@@ -7,6 +7,6 @@ A frame is held in a buffer as natgw's links deliver it: a 10-byte virtio_net_hd
     | vnet hdr| dst  src  type   | IPv4 header     | TCP, UDP, ICMP ...
     +---------+------------------+-----------------+------------------
 
-Two levels, as smoltcp has them: raw offsets for code that rewrites in place, and validated values (`Ipv4Packet`,
+Two levels, as smoltcp has them: raw offsets for code that rewrites in place, and validated values (`IpPacket`,
 `ArpMessage`) for everything that must think before it acts.
 """

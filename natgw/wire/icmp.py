@@ -12,7 +12,8 @@ import struct
 
 from natgw.wire.checksum import checksum
 from natgw.wire.ethernet import L3
-from natgw.wire.ipv4 import DONT_FRAGMENT, ICMP, ICMP_ECHO_REPLY, Ipv4Packet, build_ipv4
+from natgw.wire.ip import IpPacket
+from natgw.wire.ipv4 import DONT_FRAGMENT, ICMP, ICMP_ECHO_REPLY, build_ipv4
 
 UNREACHABLE_NET = 0
 UNREACHABLE_HOST = 1
@@ -27,7 +28,7 @@ _TOS_INTERNETWORK_CONTROL = 0xC0
 
 
 def build_error(
-    eth: bytes, source: bytes, packet: Ipv4Packet, original: bytes, type_: int, code: int, mtu: int = 0
+    eth: bytes, source: bytes, packet: IpPacket, original: bytes, type_: int, code: int, mtu: int = 0
 ) -> bytearray:
     """A frame with an ICMP error from address `source` to the sender of `packet`.
 
@@ -39,7 +40,7 @@ def build_error(
     return build_ipv4(eth, source, packet.src, ICMP, message, tos=_TOS_INTERNETWORK_CONTROL)
 
 
-def build_echo_reply(eth: bytes, packet: Ipv4Packet) -> bytearray:
+def build_echo_reply(eth: bytes, packet: IpPacket) -> bytearray:
     """The frame that answers an echo request, with its identifier, sequence number and data (RFC 792)."""
     request = packet.buf[packet.l4 : packet.end]
     body = bytes((ICMP_ECHO_REPLY, 0, 0, 0)) + request[4:]

@@ -15,15 +15,16 @@ import struct
 from enum import Enum
 
 from natgw.wire.checksum import checksum
-from natgw.wire.ethernet import ETH, L3
+from natgw.wire.ethernet import ETH, L3, TYPE_IPV4
+from natgw.wire.ip import IpPacket
 from natgw.wire.transport import CHECKSUM_OFFSETS, NAMES, WITH_PORTS, has_sound_header
-from natgw.wire.vnet import GSO_NONE, NEEDS_CSUM
 
 ICMP = 1
 TCP = 6
 UDP = 17
+ICMPV6 = 58
 
-PROTOCOL_NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp", **NAMES}
+PROTOCOL_NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "icmpv6", **NAMES}
 PROTOCOL_NUMBERS = {name: number for number, name in PROTOCOL_NAMES.items()}
 
 IPV4_BYTES = 20
@@ -35,8 +36,9 @@ _HEADER = struct.Struct("!BBHHHBBH4s4s")
 _PORTS = struct.Struct("!HH")
 _ICMP = struct.Struct("!BBHHH")
 
-_MINIMUM_L4 = {ICMP: 8, TCP: 20, UDP: 8, **WITH_PORTS}
-CHECKSUM_OFFSET = {ICMP: 2, TCP: 16, UDP: 6, **CHECKSUM_OFFSETS}
+_MINIMUM_L4 = {TCP: 20, UDP: 8, **WITH_PORTS}
+_MINIMUM_ICMP = 8
+CHECKSUM_OFFSET = {ICMP: 2, TCP: 16, UDP: 6, ICMPV6: 2, **CHECKSUM_OFFSETS}
 """Where an Internet checksum lies in a transport's header."""
 
 ICMP_ECHO_REPLY = 0
@@ -63,68 +65,28 @@ class Malformed(Enum):
     BAD_LENGTH = "total length beyond the frame or under the header"
     BAD_CHECKSUM = "IP header checksum does not verify"
     BAD_TRANSPORT = "transport header cut short or with a length that cannot be"
+    BAD_EXTENSION = "IPv6 extension headers that are too many or lead beyond the packet"
+    ROUTING_HEADER = "IPv6 routing header with segments left"
 
 
-class Ipv4Packet:
-    """An IPv4 packet whose lengths and checksum hold, in the buffer it came in.
+class Ipv4Packet(IpPacket):
+    """An IPv4 packet whose lengths and checksum hold."""
 
-    `l4` and `end` are offsets in the buffer; addresses are raw bytes; `sport` and `dport` are the ports of TCP and UDP, and
-    both the identifier of an ICMP query. They are 0 in a later fragment and for protocols natgw does not know.
-    """
-
-    __slots__ = ("buf", "df", "dport", "dst", "end", "fragment_offset", "icmp_code", "icmp_type", "l4", "more_fragments",
-                 "protocol", "sport", "src", "total_length", "ttl")
-
-    buf: bytearray
-    src: bytes
-    dst: bytes
-    ttl: int
-    protocol: int
-    total_length: int
-    fragment_offset: int
-    more_fragments: bool
-    df: bool
-    l4: int
-    end: int
-    sport: int
-    dport: int
-    icmp_type: int
-    icmp_code: int
-
-    @property
-    def is_fragment(self) -> bool:
-        return self.more_fragments or self.fragment_offset > 0
+    __slots__ = ()
+    version = 4
+    ethertype = TYPE_IPV4.to_bytes(2, "big")
+    icmp = ICMP
+    foreign_icmp = ICMPV6
+    echo_types = (ICMP_ECHO, ICMP_ECHO_REPLY)
 
     @property
     def fragment_key(self) -> bytes:
-        """What all fragments of one packet have in common (RFC 791 section 2.3): addresses, identification, protocol.
-
-        To be asked for before the packet is rewritten.
-        """
+        """Addresses, identification, protocol (RFC 791 section 2.3)."""
         return self.src + self.dst + bytes(self.buf[L3 + 4 : L3 + 6]) + bytes((self.protocol,))
-
-    @property
-    def is_superframe(self) -> bool:
-        """Whether the frame stands for several packets (GSO)."""
-        return self.buf[1] != GSO_NONE
-
-    @property
-    def checksum_is_partial(self) -> bool:
-        """Whether the transport checksum still has to be completed by whoever puts the packet on a wire."""
-        return bool(self.buf[0] & NEEDS_CSUM)
-
-    @property
-    def gso_bytes(self) -> int:
-        """Payload bytes of each packet in a superframe."""
-        return self.buf[4] | self.buf[5] << 8
 
     @property
     def is_icmp_error(self) -> bool:
         return self.protocol == ICMP and self.fragment_offset == 0 and self.icmp_type in ICMP_ERRORS
-
-    @property
-    def tcp_flags(self) -> int:
-        return self.buf[self.l4 + 13]
 
 
 def parse_ipv4(buf: bytearray, n: int) -> Ipv4Packet | Malformed:
@@ -158,16 +120,16 @@ def parse_ipv4(buf: bytearray, n: int) -> Ipv4Packet | Malformed:
     packet.l4 = L3 + header
     packet.end = L3 + total
     packet.sport = packet.dport = packet.icmp_type = packet.icmp_code = 0
-    if packet.fragment_offset == 0 and not _read_transport(packet):
+    if packet.fragment_offset == 0 and not read_transport(packet):
         return Malformed.BAD_TRANSPORT
     return packet
 
 
-def _read_transport(packet: Ipv4Packet) -> bool:
+def read_transport(packet: IpPacket) -> bool:
     """Fill in ports or ICMP fields; False when the transport header is cut short or lies about its length."""
     buf, l4, protocol = packet.buf, packet.l4, packet.protocol
     available = packet.end - l4
-    if available < _MINIMUM_L4.get(protocol, 0):
+    if available < (_MINIMUM_ICMP if packet.is_icmp else _MINIMUM_L4.get(protocol, 0)):
         return False
     if protocol == TCP:
         packet.sport, packet.dport = _PORTS.unpack_from(buf, l4)
@@ -176,9 +138,10 @@ def _read_transport(packet: Ipv4Packet) -> bool:
     if protocol == UDP:
         packet.sport, packet.dport, length = struct.unpack_from("!HHH", buf, l4)
         return length >= 8 and (length <= available or packet.more_fragments)
-    if protocol == ICMP:
+    if packet.is_icmp:
         packet.icmp_type, packet.icmp_code, _, identifier, _ = _ICMP.unpack_from(buf, l4)
-        if packet.icmp_type in ICMP_QUERIES or packet.icmp_type in ICMP_REPLIES:
+        queries = ICMP_QUERIES | ICMP_REPLIES if packet.version == 4 else packet.echo_types
+        if packet.icmp_type in queries:
             packet.sport = packet.dport = identifier
     if protocol in WITH_PORTS:
         packet.sport, packet.dport = _PORTS.unpack_from(buf, l4)
@@ -189,7 +152,7 @@ def _read_transport(packet: Ipv4Packet) -> bool:
 
 def has_ports(protocol: int) -> bool:
     """Whether a protocol has ports, or an identifier that does for them; any other is translated by address alone."""
-    return protocol in _MINIMUM_L4
+    return protocol in _MINIMUM_L4 or protocol in (ICMP, ICMPV6)
 
 
 def build_ipv4(eth: bytes, src: bytes, dst: bytes, protocol: int, payload: bytes, *, ttl: int = 64, tos: int = 0,

@@ -21,6 +21,7 @@ from scapy.packet import Packet, Raw
 
 from natgw.datapath import Verdict
 from natgw.wire.ethernet import ETH, L3, parse_mac
+from natgw.wire.ipv4 import ICMPV6
 from natgw.wire.vnet import GSO_TCPV4, GSO_UDP_L4, NO_OFFLOAD
 from tests.conftest import examples
 from tests.unit.core_lab import (
@@ -268,7 +269,7 @@ def test_the_frames_reach_deep_into_natgw() -> None:
             for base in FRAMES[port]:
                 for offset, size in FIELDS:
                     limit, true = 2 ** (8 * size), int.from_bytes(base[offset : offset + size], "big")
-                    for value in (true, 0, 1, (true - 1) % limit, (true + 1) % limit, limit - 1):
+                    for value in (true, 0, 1, ICMPV6, (true - 1) % limit, (true + 1) % limit, limit - 1):
                         frame = bytearray(base)
                         frame[offset : offset + size] = value.to_bytes(size, "big")
                         verdict = lab.send(port, bytes(_icmp_repaired(_repaired(frame)))).verdict

@@ -41,7 +41,7 @@ def test_each_path_of_the_core_benchmark_is_the_path_it_says(monkeypatch: pytest
     fast = {}
     for name, bed, port, frames in core.paths():
         before = bed.datapath.counters()
-        assert core.nanoseconds(bed, port, frames) > 0
+        core.nanoseconds(bed, port, frames)  # so few frames, once, say nothing about how long one takes
         after = bed.datapath.counters()
         fast[name] = (after["fast_path"] - before["fast_path"]) / 640
         assert all(after[key] == before[key] for key in after if key.startswith("drop_")), name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Any
 
 import pytest
 from scapy.layers.inet import ICMP, IP, UDP
@@ -36,7 +37,7 @@ class Town:
         for name in self.macs:  # each is heard once, so that its port is known
             self.ping(name, f"172.{name.split('.')[0]}.0.1")
 
-    def _network(self, number: int, options: dict[str, bool]) -> Bridge:
+    def _network(self, number: int, options: dict[str, Any]) -> Bridge:
         mac = bytes([2, 0x42, 172, number, 0, 1])
         bridge = self.dp.add_network(NetworkConfig(name=f"n{number}", subnet=IPv4Network(f"172.{number}.0.0/16"),
                                                    gateway=IPv4Address(f"172.{number}.0.1"), gateway_mac=mac, **options))
