@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,6 +62,8 @@ def parsed(parse: Callable[[str], Value]) -> Callable[[click.Context, click.Para
     natgw up -d --docker
     # other addresses for the containers
     natgw up -d --subnet 10.88.0.0/16 --gateway 10.88.0.254
+    # IPv6 beside IPv4, translated by the same rules; with a prefix of one's own
+    natgw up -d --ipv6 --subnet6 fd00:1:2:3::/64
     # a second one, in a namespace of its own, with a socket of its own
     ip netns exec lab natgw up -d --socket /run/lab/natgw.sock
 """)
@@ -69,6 +71,9 @@ def parsed(parse: Callable[[str], Value]) -> Callable[[click.Context, click.Para
 @click.option("--subnet", callback=parsed(IPv4Network), metavar="CIDR", default=str(DEFAULT_SUBNET), show_default=True,
               help="Addresses of the containers.")
 @click.option("--gateway", callback=parsed(IPv4Address), metavar="A", help="natgw's address in it  [default: its first]")
+@click.option("--ipv6", is_flag=True, help="IPv6 for the containers too, translated as IPv4 is.")
+@click.option("--subnet6", callback=parsed(IPv6Network), metavar="CIDR",
+              help="Their IPv6 addresses, with --ipv6  [default: a unique local /64, made by chance]")
 @click.option("--mtu", type=click.IntRange(68, 65521), metavar="BYTES", default=1500, show_default=True,
               help="MTU of the containers' interfaces.")
 @click.option("--link", type=LINKS, default="tap", show_default=True,
@@ -101,6 +106,8 @@ def up(ctx: click.Context, /, detach: bool, config: Path | None, nat_type: str |
     _require_powers()
     if config is not None or nat_type or nat_words or port_policy:
         options = _chosen(ctx, options, config, nat_type, nat_words, port_policy)
+    if options["subnet6"] is not None and not options["ipv6"]:
+        raise click.UsageError("--subnet6 needs --ipv6.", ctx)
     path = Path(absolute(client.path))
     wanted = DaemonOptions(socket=path, state_dir=state_directory(path), **options)
     if detach:
@@ -206,6 +213,8 @@ def _network_lines(status: Record) -> list[tuple[str, object]]:
     lines: list[tuple[str, object]] = [
         ("network", f"{status['network']}, {status['subnet']}, gateway {status['gateway']}"),
     ]
+    if status.get("subnet6"):
+        lines.append(("ipv6", f"{status['subnet6']}, gateway {status['gateway6']}"))
     uplink = status["uplink"]
     if uplink is None:
         return [*lines, ("uplink", "none: containers reach each other and this host")]

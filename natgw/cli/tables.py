@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 import click
@@ -78,14 +79,20 @@ def _flow_order(flow: Record) -> Any:
     return flow["protocol"], _address_order(original["src"]), original["sport"], _address_order(original["dst"])
 
 
-def _address_order(address: str) -> list[int]:
-    return [int(part) for part in address.split(".")]
+def _address_order(address: str) -> tuple[int, bytes]:
+    """IPv4 before IPv6, each by its number."""
+    parsed = ip_address(address)
+    return parsed.version, parsed.packed
+
+
+def _endpoint(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _leg(leg: Record) -> str:
     if not (leg["sport"] or leg["dport"]):
         return f"{leg['src']} -> {leg['dst']}"  # of a protocol without ports
-    return f"{leg['src']}:{leg['sport']} -> {leg['dst']}:{leg['dport']}"
+    return f"{_endpoint(leg['src'], leg['sport'])} -> {_endpoint(leg['dst'], leg['dport'])}"
 
 
 def _both(flow: Record, key: str, shown: Callable[[int], str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ UP: dict[str, Callable[[object], Any]] = {
     "link": lambda value: one_of(LINK_KINDS, value),
     "port_range": lambda value: parse_port_range(_text(value)),
     "exclusive_uplink": _flag,
+    "ipv6": _flag,
+    "subnet6": lambda value: IPv6Network(_text(value)),
 }
 """The keys of [up], by what makes a field of DaemonOptions of them."""
 

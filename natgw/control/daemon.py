@@ -26,6 +26,7 @@ from natgw.control.events import Events, Subscription
 from natgw.control.foreign import engine_containers
 from natgw.control.inspect import network_record
 from natgw.control.ipam import Pools, check_subnet
+from natgw.control.ipam6 import unique_local_prefix
 from natgw.control.ledger import Ledger, remove_leftovers
 from natgw.control.model import Container, Endpoint
 from natgw.control.netrequest import parse_request
@@ -38,6 +39,7 @@ from natgw.control.uplink import UplinkManager
 from natgw.datapath import Datapath, DatapathConfig
 from natgw.errors import Conflict, NatgwError, NotFound
 from natgw.host.pump import Pump
+from natgw.wire.ipv6 import MINIMUM_MTU
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ class Daemon:
     def __init__(self, options: DaemonOptions) -> None:
         check_link(options.link)
         check_mtu(options.mtu)
+        if options.ipv6 and options.mtu < MINIMUM_MTU:
+            raise NatgwError(f"an MTU of {options.mtu} is too small for IPv6, which needs {MINIMUM_MTU} (RFC 8200)")
         try:
             config = DatapathConfig(port_range=options.port_range, exclusive=options.exclusive_uplink, nat=options.nat)
         except ValueError as error:
@@ -117,7 +121,8 @@ class Daemon:
         self._roster.foreign = lambda: engine_containers(self.endpoints.all())
         self._containers = Containers(self._roster, self.networks, Connections(self.networks, self.endpoints), self._ledger,
                                       self.store, self._folder("logs"), self._background)
-        await self.networks.start(options.subnet, self._gateway, options.mtu)
+        subnet6 = (options.subnet6 or unique_local_prefix()) if options.ipv6 else None
+        await self.networks.start(options.subnet, self._gateway, options.mtu, subnet6)
         await self._uplink.start()
         pump.start()
         await self.endpoints.restore()
@@ -246,6 +251,8 @@ class Daemon:
             "version": __version__, "pid": os.getpid(), "uptime_s": round(time.monotonic() - self._started, 1),
             "socket": str(self.options.socket), "uplink": None if self._uplink is None else self._uplink.record(),
             "network": network.name, "subnet": str(network.subnet), "gateway": str(network.gateway),
+            "subnet6": None if network.ipam6 is None else str(network.ipam6.subnet),
+            "gateway6": None if network.ipam6 is None else str(network.ipam6.gateway),
             "networks": len(self.networks.all()), "containers": len(self._roster), "flows": len(self.datapath.napt.flows),
         }
 

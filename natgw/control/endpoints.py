@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 from natgw.control import names
 from natgw.control.events import Events
@@ -79,12 +79,13 @@ class Endpoints:
         link = check_link(request.link or self._default_link)
         async with AsyncExitStack() as undo:
             address = _take_address(segment, request, undo)
+            address6 = _take_address6(segment, request, undo)
             station = _take_station(segment, request.mac, address)
             undo.callback(segment.stations.discard, station)
             endpoint = Endpoint(
                 id=id_, network=network, name=request.name or id_[:SHORT_ID], ip=address, mac=station, owner=request.owner,
                 mtu=check_mtu(request.mtu) if request.mtu is not None else network.mtu,
-                container_id=request.container_id, ip6=request.ip6, ifname=names.check_ifname(request.ifname), link=link,
+                container_id=request.container_id, ip6=address6, ifname=names.check_ifname(request.ifname), link=link,
                 offload=request.offload, aliases=list(request.aliases))
             segment.endpoints[id_] = endpoint  # a network with an endpoint that is coming is in use
             undo.callback(segment.endpoints.pop, id_, None)
@@ -226,7 +227,7 @@ class Endpoints:
         """An internal network publishes nothing, as Docker's does not."""
         network = endpoint.network
         wanted = [] if network.internal else [binding.at_host(network.host_binding) for binding in bindings]
-        return await self._publisher.publish(wanted, endpoint.ip)
+        return await self._publisher.publish(wanted, endpoint.ip, _reachable6(endpoint))
 
     async def _unpublish_all(self, held: _Held) -> None:
         held.endpoint.ports = []
@@ -236,7 +237,7 @@ class Endpoints:
         """What is published of one endpoint leads to another from now on, host ports and all."""
         source, target = self._hold(old), self._hold(new)
         items, source.published = source.published, []
-        self._publisher.retarget(items, new.ip)
+        self._publisher.retarget(items, new.ip, _reachable6(new))
         target.published += items
         for held in (source, target):
             self._published_changed(held)
@@ -281,9 +282,11 @@ class Endpoints:
         network = endpoint.network
         interface = IPv4Interface(f"{endpoint.ip}/{network.subnet.prefixlen}")
         way_out = network.gateway if gateway and not network.internal else None
+        ipv6 = _ipv6_settings(endpoint, leads_out=way_out is not None)
         if endpoint.link == "tap":
             link = await asyncio.to_thread(links.create_container_tap, namespace, ifname=endpoint.ifname, mac=endpoint.mac,
-                                           address=interface, gateway=way_out, mtu=endpoint.mtu, offload=endpoint.offload)
+                                           address=interface, gateway=way_out, mtu=endpoint.mtu, offload=endpoint.offload,
+                                           ipv6=ipv6)
             if endpoint.owner == "natgw":
                 undo.push_async_callback(asyncio.to_thread, link.close)
             else:
@@ -295,7 +298,7 @@ class Endpoints:
         try:
             link = await asyncio.to_thread(links.create_container_veth, namespace, ifname=endpoint.ifname, mac=endpoint.mac,
                                            address=interface, gateway=way_out, mtu=endpoint.mtu, host_name=veth,
-                                           offload=endpoint.offload)
+                                           offload=endpoint.offload, ipv6=ipv6)
         except BaseException:
             self._ledger.forget(entry)
             raise
@@ -321,6 +324,9 @@ class Endpoints:
         undo.callback(self._datapath.remove_port, port)
         self._datapath.add_neighbour(bridge, endpoint.ip, endpoint.mac, port, time.monotonic())
         undo.callback(self._datapath.remove_neighbour, bridge, endpoint.ip)
+        if bridge.gateway6 is not None and endpoint.ip6 is not None:
+            self._datapath.add_neighbour(bridge, endpoint.ip6, endpoint.mac, port, time.monotonic())
+            undo.callback(self._datapath.remove_neighbour, bridge, endpoint.ip6)
         self._pump.add(port, link, lost)
         undo.callback(self._pump.remove, port)
         endpoint.port = port
@@ -332,6 +338,28 @@ def _take_address(segment: Segment, request: EndpointRequest, undo: AsyncExitSta
     address = segment.pool.allocate() if request.ip is None else segment.pool.reserve(request.ip)
     undo.callback(segment.pool.release, address)
     return address
+
+
+def _take_address6(segment: Segment, request: EndpointRequest, undo: AsyncExitStack) -> IPv6Address | None:
+    """An IPv6 address beside the other, on a network that has them; what an engine brings along is the engine's."""
+    pool = segment.pool6
+    if pool is None or (request.ip6 is not None and request.holds_address):
+        return request.ip6
+    address = pool.allocate() if request.ip6 is None else pool.reserve(request.ip6)
+    undo.callback(pool.release, address)
+    return address
+
+
+def _ipv6_settings(endpoint: Endpoint, *, leads_out: bool) -> links.Ipv6Settings | None:
+    ipam6 = endpoint.network.ipam6
+    if ipam6 is None or endpoint.ip6 is None:
+        return None
+    return links.Ipv6Settings(IPv6Interface(f"{endpoint.ip6}/{ipam6.subnet.prefixlen}"), ipam6.gateway if leads_out else None)
+
+
+def _reachable6(endpoint: Endpoint) -> IPv6Address | None:
+    """The IPv6 address that published ports lead to, where natgw speaks IPv6."""
+    return None if endpoint.network.ipam6 is None else endpoint.ip6
 
 
 def _take_station(segment: Segment, wanted: bytes | None, address: IPv4Address) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from natgw.control.model import Endpoint, IpamConfig, Network
+from natgw.control.model import Endpoint, Ipam6Config, IpamConfig, Network
 from natgw.wire.ethernet import mac_text
 
 
@@ -21,7 +21,7 @@ def network_record(network: Network, endpoints: Iterable[Endpoint]) -> dict[str,
         "IPAM": {
             "Driver": "default",
             "Options": None if network.predefined else {},
-            "Config": [] if network.ipam is None else [_pool(network.ipam)],
+            "Config": [_pool(ipam) for ipam in (network.ipam, network.ipam6) if ipam is not None],
         },
         "Internal": network.internal,
         "Attachable": network.attachable,
@@ -34,7 +34,7 @@ def network_record(network: Network, endpoints: Iterable[Endpoint]) -> dict[str,
     }
 
 
-def _pool(ipam: IpamConfig) -> dict[str, Any]:
+def _pool(ipam: IpamConfig | Ipam6Config) -> dict[str, Any]:
     """What was not asked for is left out, as Docker leaves it."""
     pool: dict[str, Any] = {"Subnet": str(ipam.subnet)}
     if ipam.ip_range is not None:
@@ -51,5 +51,12 @@ def _endpoint(endpoint: Endpoint) -> dict[str, str]:
         "EndpointID": endpoint.id,
         "MacAddress": mac_text(endpoint.mac),
         "IPv4Address": f"{endpoint.ip}/{endpoint.network.subnet.prefixlen}",
-        "IPv6Address": "" if endpoint.ip6 is None else str(endpoint.ip6),
+        "IPv6Address": _with_length(endpoint),
     }
+
+
+def _with_length(endpoint: Endpoint) -> str:
+    ipam6 = endpoint.network.ipam6
+    if endpoint.ip6 is None:
+        return ""
+    return str(endpoint.ip6) if ipam6 is None else f"{endpoint.ip6}/{ipam6.subnet.prefixlen}"

@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
 from natgw.control import names
 from natgw.control.events import Events
-from natgw.control.ipam import AddressPool, Pools
-from natgw.control.model import DEFAULT_NETWORK, SHORT_ID, Driver, Endpoint, IpamConfig, Network
+from natgw.control.ipam import OVERLAP, AddressPool, Pools
+from natgw.control.ipam6 import AddressPool6
+from natgw.control.model import DEFAULT_NETWORK, SHORT_ID, Driver, Endpoint, Ipam6Config, IpamConfig, Network
 from natgw.control.netoptions import default_bridge_options, meaning_of
 from natgw.control.requests import NetworkRequest
 from natgw.control.store import Store
@@ -43,6 +44,7 @@ class Segment:
     network: Network
     bridge: Bridge
     pool: AddressPool
+    pool6: AddressPool6 | None
     undo: AsyncExitStack
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     stations: set[bytes] = field(default_factory=set)
@@ -64,14 +66,15 @@ class Networks:
 
     # -- coming ----------------------------------------------------------------------------------------------------------
 
-    async def start(self, subnet: IPv4Network, gateway: IPv4Address | None, mtu: int) -> None:
+    async def start(self, subnet: IPv4Network, gateway: IPv4Address | None, mtu: int,
+                    subnet6: IPv6Network | None = None) -> None:
         """Make the predefined networks, then those of the store. Raises NatgwError for the former; logs the latter."""
         if await asyncio.to_thread(interfaces.exists, HOST_DEVICE):
             raise Conflict(f"interface {HOST_DEVICE} exists already: another natgw serves this network namespace; "
                            "start this one in a namespace of its own, or end the other with `natgw down`")
         options = default_bridge_options(HOST_DEVICE, mtu, masquerade=True)
         await self._create(NetworkRequest(name=DEFAULT_NETWORK, subnet=subnet, gateway=gateway, options=options,
-                                          persistent=False), predefined=True)
+                                          ipv6=subnet6 is not None, subnet6=subnet6, persistent=False), predefined=True)
         for name, driver in PREDEFINED:
             network = Network(id=names.new_id(), name=name, created=names.timestamp(time.time_ns()), driver=driver,
                               persistent=False, predefined=True)
@@ -106,8 +109,9 @@ class Networks:
         try:
             async with self._busy, AsyncExitStack() as undo:
                 network, pool = await self._plan(request, undo, predefined=predefined)
+                pool6 = await self._pool6(network, request)
                 bridge = await self._make(network, undo)
-                segment = Segment(network, bridge, pool, undo.pop_all(), stations={network.gateway_mac})
+                segment = Segment(network, bridge, pool, pool6, undo.pop_all(), stations={network.gateway_mac})
         finally:
             self._coming.discard(name)
         self._segments[network.id] = segment
@@ -140,16 +144,32 @@ class Networks:
             host_binding=meaning.host_binding, options=dict(request.options), labels=dict(request.labels))
         return network, pool
 
+    async def _pool6(self, network: Network, request: NetworkRequest) -> AddressPool6 | None:
+        """IPv6 addresses for a network that was asked for with a prefix of them."""
+        if request.subnet6 is None:
+            return None
+        pool = AddressPool6(request.subnet6, f"{network.name} ({network.id})")
+        for route in await asyncio.to_thread(interfaces.host_routes6):
+            if route.overlaps(pool.subnet):
+                raise Conflict(f"{OVERLAP}: {pool.subnet} meets the host's route to {route}; choose another with --subnet6")
+        network.ipam6 = Ipam6Config(subnet=pool.subnet, gateway=pool.reserve(pool.gateway))
+        return pool
+
     async def _make(self, network: Network, undo: AsyncExitStack) -> Bridge:
         """Bridge and host port."""
         if await asyncio.to_thread(interfaces.exists, network.device):
             raise Conflict(f"interface {network.device} exists already")
         bridge = self._datapath.add_network(NetworkConfig(
             name=network.name, subnet=network.subnet, gateway=network.gateway, gateway_mac=network.gateway_mac,
-            mtu=network.mtu, masquerade=network.masquerade, internal=network.internal, icc=network.icc))
+            mtu=network.mtu, masquerade=network.masquerade, internal=network.internal, icc=network.icc,
+            subnet6=None if network.ipam6 is None else network.ipam6.subnet,
+            gateway6=None if network.ipam6 is None else network.ipam6.gateway))
         undo.callback(self._datapath.remove_network, bridge)
         address = IPv4Interface(f"{network.gateway}/{network.subnet.prefixlen}")
-        link = await asyncio.to_thread(links.create_host_tap, network.device, network.gateway_mac, address, network.mtu)
+        address6 = None if network.ipam6 is None else IPv6Interface(
+            f"{network.ipam6.gateway}/{network.ipam6.subnet.prefixlen}")
+        link = await asyncio.to_thread(links.create_host_tap, network.device, network.gateway_mac, address, network.mtu,
+                                       address6=address6)
         undo.push_async_callback(asyncio.to_thread, link.close)
         self._plug(network, bridge, link, undo)
         return bridge

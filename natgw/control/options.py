@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,7 +65,8 @@ def _default_nat() -> NatConfig:
 class DaemonOptions:
     """`uplink` None means the interface of the default route, "none" an isolated network. `gateway` None: the first address.
 
-    `docker` is the name of the driver that Docker knows natgw by; None: it is not served.
+    `docker` is the name of the driver that Docker knows natgw by; None: it is not served. With `ipv6` the default network has
+    IPv6 addresses too, of `subnet6` or of a prefix made by chance.
     """
 
     socket: Path = DEFAULT_SOCKET
@@ -79,3 +80,5 @@ class DaemonOptions:
     link: str = "tap"
     nat: NatConfig = field(default_factory=_default_nat)
     docker: str | None = None
+    ipv6: bool = False
+    subnet6: IPv6Network | None = None

@@ -8,7 +8,7 @@ only they can fail.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from natgw.control.model import PublishedPort
@@ -27,10 +27,10 @@ _TRANSPORTS: dict[str, TransportName] = {"tcp": "tcp", "udp": "udp", "sctp": "sc
 
 @dataclass(eq=False)
 class Published:
-    """One binding as it was made: its relays, and its publication if the datapath has one."""
+    """One binding as it was made: its relays, and its publications, one for each IP version the datapath serves."""
 
     relays: list[Relay]
-    publication: Publication | None
+    publications: list[Publication]
     protocol: str
     host_ip: HostAddress | None
     host_port: int
@@ -60,12 +60,16 @@ class Publisher:
         self._uplink = uplink
         self._published: list[Published] = []
 
-    async def publish(self, bindings: list[PortBinding], container_ip: IPv4Address) -> list[Published]:
-        """Publish all bindings. Raises Conflict in Docker's words, with nothing half-done."""
+    async def publish(self, bindings: list[PortBinding], container_ip: IPv4Address,
+                      container_ip6: IPv6Address | None = None) -> list[Published]:
+        """Publish all bindings. Raises Conflict in Docker's words, with nothing half-done.
+
+        What comes by IPv6 reaches a container without an IPv6 address through the relay, over IPv4.
+        """
         made: list[Published] = []
         try:
             for binding in bindings:
-                made.append(await self._publish_one(binding, container_ip))
+                made.append(await self._publish_one(binding, container_ip, container_ip6))
         except BaseException:
             await self.unpublish(made)
             raise
@@ -74,38 +78,41 @@ class Publisher:
     async def unpublish(self, published: list[Published]) -> None:
         """Take published ports back; connections through them end."""
         for item in published:
-            if item.publication is not None:
-                self._uplink.drop_publication(item.publication)
-                self._datapath.unpublish(item.publication)
-                item.publication = None
+            self._withdraw(item)
             for relay in item.relays:
                 await relay.close()
             # Last: until the sockets are closed the ports are taken, and for whoever asks meanwhile, by natgw.
             if item in self._published:
                 self._published.remove(item)
 
-    def retarget(self, published: list[Published], container_ip: IPv4Address) -> None:
+    def _offer(self, item: Published, publication: Publication) -> None:
+        self._datapath.publish(publication)
+        item.publications.append(publication)
+        self._uplink.add_publication(publication)
+
+    def _withdraw(self, item: Published) -> None:
+        while item.publications:
+            publication = item.publications.pop()
+            self._uplink.drop_publication(publication)
+            self._datapath.unpublish(publication)
+
+    def retarget(self, published: list[Published], container_ip: IPv4Address, container_ip6: IPv6Address | None = None) -> None:
         """Let published ports lead to another address; connections through the datapath end."""
         for item in published:
-            if item.publication is not None:
-                self._uplink.drop_publication(item.publication)
-                self._datapath.unpublish(item.publication)
-                item.publication = replace(item.publication, container_ip=container_ip)
-                self._datapath.publish(item.publication)
-                self._uplink.add_publication(item.publication)
+            self._withdraw(item)
+            for publication in _publications(item.binding, item.host_port, container_ip, container_ip6):
+                self._offer(item, publication)
             for relay in item.relays:
-                relay.retarget(container_ip)
+                relay.retarget(_target_of(relay.host_ip, container_ip, container_ip6))
 
-    async def _publish_one(self, binding: PortBinding, container_ip: IPv4Address) -> Published:
-        relays, port = self._bind(binding, container_ip)
-        item = Published(relays, None, binding.protocol, binding.host_ip, port, binding.container_port)
+    async def _publish_one(self, binding: PortBinding, container_ip: IPv4Address,
+                           container_ip6: IPv6Address | None) -> Published:
+        relays, port = self._bind(binding, container_ip, container_ip6)
+        item = Published(relays, [], binding.protocol, binding.host_ip, port, binding.container_port)
         self._published.append(item)
         try:
-            publication = self._publication(binding, port, container_ip)
-            if publication is not None:
-                self._datapath.publish(publication)
-                item.publication = publication
-                self._uplink.add_publication(publication)
+            for publication in _publications(binding, port, container_ip, container_ip6):
+                self._offer(item, publication)
             for relay in relays:
                 await relay.start()
         except BaseException:
@@ -113,33 +120,26 @@ class Publisher:
             raise
         return item
 
-    def _publication(self, binding: PortBinding, port: int, container_ip: IPv4Address) -> Publication | None:
-        host_ip = binding.host_ip
-        if isinstance(host_ip, IPv6Address) or (host_ip is not None and host_ip.is_loopback):
-            return None  # never to be seen on the uplink by the datapath: the relay alone serves it
-        if host_ip == ANY4:
-            host_ip = None
-        return Publication(protocol=_TRANSPORTS[binding.protocol], host_ip=host_ip, host_port=port,
-                           container_ip=container_ip, container_port=binding.container_port)
-
-    def _bind(self, binding: PortBinding, container_ip: IPv4Address) -> tuple[list[Relay], int]:
+    def _bind(self, binding: PortBinding, container_ip: IPv4Address,
+              container_ip6: IPv6Address | None) -> tuple[list[Relay], int]:
         """Bind the sockets of a binding at the first of its ports that is free."""
         if not binding.host_ports:
             failure: NatgwError = Conflict("no free host port")
             for _ in range(_EPHEMERAL_TRIES):
                 try:
-                    return self._bind_at(binding, 0, container_ip)
+                    return self._bind_at(binding, 0, container_ip, container_ip6)
                 except Conflict as error:
                     failure = error  # free on one family, taken on the other: another try
             raise failure
         for port in binding.host_ports:
             try:
-                return self._bind_at(binding, port, container_ip)
+                return self._bind_at(binding, port, container_ip, container_ip6)
             except Conflict as error:
                 failure = error
         raise failure
 
-    def _bind_at(self, binding: PortBinding, port: int, container_ip: IPv4Address) -> tuple[list[Relay], int]:
+    def _bind_at(self, binding: PortBinding, port: int, container_ip: IPv4Address,
+                 container_ip6: IPv6Address | None) -> tuple[list[Relay], int]:
         addresses: list[HostAddress] = [ANY4, ANY6] if binding.host_ip is None else [binding.host_ip]
         holder: type[Relay] = Relay
         if binding.protocol == "sctp":
@@ -151,7 +151,8 @@ class Publisher:
         relays: list[Relay] = []
         try:
             for address in addresses:
-                relay = holder(binding.protocol, address, port, container_ip, binding.container_port)
+                target = _target_of(address, container_ip, container_ip6)
+                relay = holder(binding.protocol, address, port, target, binding.container_port)
                 try:
                     port = relay.bind()
                 except Conflict:
@@ -175,3 +176,22 @@ class Publisher:
                 if relay.host_ip.version == address.version and (
                         relay.host_ip == address or relay.host_ip.is_unspecified or address.is_unspecified):
                     raise Conflict(f"Bind for {address}:{port} failed: port is already allocated")
+
+
+def _target_of(host_ip: HostAddress, container_ip: IPv4Address, container_ip6: IPv6Address | None) -> HostAddress:
+    """Where a relay at an address of the host leads: by the same IP version if that can be, as docker-proxy does."""
+    return container_ip6 if host_ip.version == 6 and container_ip6 is not None else container_ip
+
+
+def _publications(binding: PortBinding, port: int, container_ip: IPv4Address,
+                  container_ip6: IPv6Address | None) -> list[Publication]:
+    """What the datapath is to know of a binding; nothing of loopback's, which it never sees and the relay alone serves."""
+    host_ip, wanted = binding.host_ip, []
+    for target, wildcard in ((container_ip, ANY4), (container_ip6, ANY6)):
+        if target is None or (host_ip is not None and (host_ip.is_loopback or host_ip.version != target.version)):
+            continue
+        if target.version == 6 and binding.protocol == "sctp":
+            continue
+        wanted.append(Publication(protocol=_TRANSPORTS[binding.protocol], host_ip=None if host_ip == wildcard else host_ip,
+                                  host_port=port, container_ip=target, container_port=binding.container_port))
+    return wanted

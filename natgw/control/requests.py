@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from natgw.control.ipam import AddressPool
 from natgw.control.model import Owner
@@ -27,6 +27,7 @@ class NetworkRequest:
     gateway: IPv4Address | None = None
     aux: Mapping[str, IPv4Address] = field(default_factory=dict)
     ipv6: bool = False
+    subnet6: IPv6Network | None = None
     internal: bool = False
     attachable: bool = False
     options: Mapping[str, str] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from natgw.control.ledger import Entry, Ledger
 from natgw.control.options import NO_UPLINK, DaemonOptions
@@ -49,8 +49,8 @@ class UplinkManager:
             if ifname is None:
                 raise NatgwError("there is no default route to take as uplink: name an interface with --uplink IF, or "
                                  "use --uplink none for an isolated network")
-        state = await asyncio.to_thread(interfaces.read_uplink, ifname)
-        self._watcher = UplinkWatcher(ifname, self._changed, state)
+        state = await asyncio.to_thread(interfaces.read_uplink, ifname, ipv6=self._options.ipv6)
+        self._watcher = UplinkWatcher(ifname, self._changed, state, ipv6=self._options.ipv6)
         await self._watcher.start()
         if not self._options.exclusive_uplink:
             before = sysctl.read_reserved()
@@ -93,7 +93,7 @@ class UplinkManager:
     def own_protocol(self, address: bytes, protocol: int, owns: bool) -> None:
         """Keep a protocol without ports from the host's stack as long as containers speak it."""
         if self._guard is not None:
-            self._guard.own_protocol(IPv4Address(address), protocol, owns)
+            self._guard.own_protocol(ip_address(address), protocol, owns)
 
     def drop_publication(self, publication: Publication) -> None:
         if publication in self._publications:
@@ -102,12 +102,14 @@ class UplinkManager:
                 if self._guard is not None:
                     self._guard.remove(address, publication.protocol, publication.host_port)
 
-    def _addresses_of(self, publication: Publication) -> list[IPv4Address]:
+    def _addresses_of(self, publication: Publication) -> list[IPv4Address | IPv6Address]:
         own = [] if self._state is None else [interface.ip for interface in self._state.addresses]
-        return [address for address in own if publication.host_ip in (None, address)]
+        return [address for address in own if publication.host_ip in (None, address)
+                and address.version == publication.container_ip.version]
 
     async def _open(self, state: UplinkState) -> None:
-        guard = Guard(state.ifname, port_range=self._options.port_range, exclusive=self._options.exclusive_uplink)
+        guard = Guard(state.ifname, port_range=self._options.port_range, exclusive=self._options.exclusive_uplink,
+                      ipv6=self._options.ipv6)
         entry = self._ledger.note("guard", ifname=state.ifname, qdisc=True)
         self._entries.append(entry)
         self._guard = guard

@@ -7,6 +7,9 @@ natgw's are packets to an uplink address, of a protocol with ports, whose port l
 protocol without ports, all are natgw's while a container speaks it with somebody outside: else the host would answer that it
 does not know the protocol. In exclusive mode natgw owns everything: all IPv4 and ARP is dropped.
 
+So it is with IPv6 if natgw speaks it. Neighbour discovery stays the host's on a shared address; on one of natgw's own, only
+router advertisements pass, from which the host has the addresses and routes that natgw reads.
+
 The filter has its own priority and name, so that it neither disturbs filters of the user's nor is mistaken for one; the
 clsact qdisc is removed in the end only if the guard had to add it.
 """
@@ -16,7 +19,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from natgw.errors import Conflict, NatgwError
@@ -32,18 +35,25 @@ CLSACT = 0xFFFF0000
 INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 
 _ACT_OK, _ACT_SHOT = 0, 2
-_ETH_IPV4, _ETH_ARP = 0x0800, 0x0806
-_ICMP = 1
+_ETH_IPV4, _ETH_ARP, _ETH_IPV6 = 0x0800, 0x0806, 0x86DD
+_ICMP, _ICMPV6 = 1, 58
+_ROUTER_ADVERTISEMENT = 134
+_HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION_OPTIONS = 0, 43, 44, 60
+_EXTENSION_HEADERS = 4
+"""As many are looked behind: a program without loops has an end."""
+_KEY_BYTES, _KEY6_BYTES = 8, 20
 _WITH_PORTS = (6, 17, 33, 132, 136)
 """TCP, UDP, DCCP, SCTP, UDP-Lite."""
 _MAX_ENTRIES = 65536
 
+Address = IPv4Address | IPv6Address
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 
 
-def assemble(map_fd: int, port_range: tuple[int, int], *, exclusive: bool) -> bytes:
+def assemble(map_fd: int, port_range: tuple[int, int], *, exclusive: bool, map6_fd: int | None = None) -> bytes:
     """The classifier. The map's keys are (address, protocol << 16 | port), 8 bytes in host order.
 
+    With `map6_fd` it guards IPv6 too, by keys with 16 bytes of address.
     0 stands for the range of ports, and a protocol with port 0 for all of a protocol without ports.
     """
     asm = Assembler()
@@ -52,11 +62,19 @@ def assemble(map_fd: int, port_range: tuple[int, int], *, exclusive: bool) -> by
     if exclusive:
         asm.jump(R0, "==", _ETH_IPV4, "drop")
         asm.jump(R0, "==", _ETH_ARP, "drop")
+        if map6_fd is not None:
+            asm.jump(R0, "!=", _ETH_IPV6, "pass")
+            asm.load_packet(B, 20)
+            asm.jump(R0, "!=", _ICMPV6, "drop")
+            asm.load_packet(B, 54)
+            asm.jump(R0, "!=", _ROUTER_ADVERTISEMENT, "drop")
         asm.label("pass")
         asm.end(_ACT_OK)
         asm.label("drop")
         asm.end(_ACT_SHOT)
         return asm.program()
+    if map6_fd is not None:
+        asm.jump(R0, "==", _ETH_IPV6, "ipv6")
     asm.jump(R0, "!=", _ETH_IPV4, "pass")
     asm.load_packet(B, 23)
     asm.copy(R8, R0)
@@ -95,13 +113,70 @@ def assemble(map_fd: int, port_range: tuple[int, int], *, exclusive: bool) -> by
     asm.end(_ACT_OK)
     asm.label("drop")
     asm.end(_ACT_SHOT)
+    if map6_fd is not None:
+        _assemble_ipv6(asm, map6_fd, port_range)
     return asm.program()
 
 
-def _lookup(asm: Assembler, map_fd: int, found: str) -> None:
+def _assemble_ipv6(asm: Assembler, map_fd: int, port_range: tuple[int, int]) -> None:
+    """The same for IPv6: R7 is where the next header is, R8 what it is."""
+    asm.label("ipv6")
+    for word in range(4):
+        asm.load_packet(W, 38 + 4 * word)
+        asm.store(W, -20 + 4 * word, R0)
+    asm.load_packet(B, 20)
+    asm.copy(R8, R0)
+    asm.set(R7, 54)
+    for number in range(_EXTENSION_HEADERS):
+        here = str(number)
+        for protocol in _WITH_PORTS:
+            asm.jump(R8, "==", protocol, "ports6")
+        asm.jump(R8, "==", _FRAGMENT, "fragment" + here)
+        for protocol in (_HOP_BY_HOP, _ROUTING, _DESTINATION_OPTIONS):
+            asm.jump(R8, "==", protocol, "options" + here)
+        asm.jump(R8, ">=", 0, "pass6")
+        asm.label("fragment" + here)
+        asm.load_packet_at(H, R7, 2)
+        asm.mask(R0, 0xFFF8)
+        asm.jump(R0, "!=", 0, "pass6")
+        asm.load_packet_at(B, R7, 0)
+        asm.copy(R8, R0)
+        asm.add(R7, 8)
+        asm.jump(R7, ">=", 0, "next" + here)
+        asm.label("options" + here)
+        asm.load_packet_at(B, R7, 0)
+        asm.copy(R8, R0)
+        asm.load_packet_at(B, R7, 1)
+        asm.shift_left(R0, 3)
+        asm.add_register(R7, R0)
+        asm.add(R7, 8)
+        asm.label("next" + here)
+    for protocol in _WITH_PORTS:
+        asm.jump(R8, "==", protocol, "ports6")
+    asm.label("pass6")
+    asm.end(_ACT_OK)
+    asm.label("ports6")
+    asm.load_packet_at(H, R7, 2)
+    asm.copy(R7, R0)
+    asm.shift_left(R8, 16)
+    asm.add_register(R8, R7)
+    asm.store(W, -4, R8)
+    _lookup(asm, map_fd, "drop6", _KEY6_BYTES)
+    low, high = port_range
+    asm.jump(R7, "<", low, "pass6")
+    asm.jump(R7, ">", high, "pass6")
+    asm.set(R0, 0)
+    asm.store(W, -4, R0)
+    _lookup(asm, map_fd, "drop6", _KEY6_BYTES)
+    asm.end(_ACT_OK)
+    asm.label("drop6")
+    asm.end(_ACT_SHOT)
+
+
+def _lookup(asm: Assembler, map_fd: int, found: str, key_bytes: int = _KEY_BYTES) -> None:
     asm.map(R1, map_fd)
     asm.copy(R2, R10)
-    asm.add(R2, -8)
+    asm.add(R2, -key_bytes)
     asm.call(MAP_LOOKUP_ELEM)
     asm.jump(R0, "!=", 0, found)
 
@@ -109,29 +184,35 @@ def _lookup(asm: Assembler, map_fd: int, found: str) -> None:
 class Guard:
     """The filter on one interface. Entries can be changed while it is attached."""
 
-    def __init__(self, ifname: str, *, port_range: tuple[int, int], exclusive: bool = False) -> None:
+    def __init__(self, ifname: str, *, port_range: tuple[int, int], exclusive: bool = False,
+                 ipv6: bool = False) -> None:
+        self._ipv6 = ipv6
+        self._map6: BpfHash | None = None
         self.ifname = ifname
         self._port_range = port_range
         self._exclusive = exclusive
         self._map: BpfHash | None = None
-        self._addresses: frozenset[IPv4Address] = frozenset()
-        self._published: set[tuple[IPv4Address, str, int]] = set()
+        self._addresses: frozenset[Address] = frozenset()
+        self._published: set[tuple[Address, str, int]] = set()
         self._made_qdisc = False
         self._attached = False
 
-    def attach(self, addresses: Iterable[IPv4Address]) -> None:
+    def attach(self, addresses: Iterable[Address]) -> None:
         """Begin to guard the interface's `addresses`. Raises NatgwError, and leaves nothing behind then.
 
         Conflict if there is a guard already: of another natgw, or one left behind (see `remove_leftover`).
         """
-        self._map = BpfHash(8, 1, _MAX_ENTRIES)
+        self._map = BpfHash(_KEY_BYTES, 1, _MAX_ENTRIES)
         try:
+            self._map6 = BpfHash(_KEY6_BYTES, 1, _MAX_ENTRIES) if self._ipv6 else None
             # Filled first: from its first frame on, the filter knows everything.
             self._addresses = frozenset()
             self.set_addresses(addresses)
             for entry in self._published:
-                self._map.set(_key(*entry), b"\1")
-            program = load_classifier(assemble(self._map.fd, self._port_range, exclusive=self._exclusive), "natgw_guard")
+                self._set(_key(*entry))
+            map6 = None if self._map6 is None else self._map6.fd
+            program = load_classifier(assemble(self._map.fd, self._port_range, exclusive=self._exclusive, map6_fd=map6),
+                                      "natgw_guard")
             try:
                 self._install(program)
             finally:
@@ -155,34 +236,40 @@ class Guard:
                 raise Conflict(f"another natgw has {self.ifname} as its uplink already: choose another with --uplink") from None
             raise NatgwError(f"cannot put the guard on {self.ifname}: {os.strerror(error.code)}") from None
 
-    def set_addresses(self, addresses: Iterable[IPv4Address]) -> None:
+    def set_addresses(self, addresses: Iterable[Address]) -> None:
         """Guard natgw's port range on these addresses, and no others."""
         wanted = frozenset(addresses)
-        if self._map is not None:
-            for address in self._addresses - wanted:
-                self._map.delete(_key(address))
-            for address in wanted - self._addresses:
-                self._map.set(_key(address), b"\1")
+        for address in self._addresses - wanted:
+            self._delete(_key(address))
+        for address in wanted - self._addresses:
+            self._set(_key(address))
         self._addresses = wanted
 
-    def add(self, address: IPv4Address, protocol: str, port: int) -> None:
+    def add(self, address: Address, protocol: str, port: int) -> None:
         """Guard one published port more."""
         self._published.add((address, protocol, port))
-        if self._map is not None:
-            self._map.set(_key(address, protocol, port), b"\1")
+        self._set(_key(address, protocol, port))
 
-    def remove(self, address: IPv4Address, protocol: str, port: int) -> None:
+    def remove(self, address: Address, protocol: str, port: int) -> None:
         self._published.discard((address, protocol, port))
-        if self._map is not None:
-            self._map.delete(_key(address, protocol, port))
+        self._delete(_key(address, protocol, port))
 
-    def own_protocol(self, address: IPv4Address, protocol: int, owns: bool) -> None:
+    def own_protocol(self, address: Address, protocol: int, owns: bool) -> None:
         """Guard all packets of a protocol without ports, by its number, or no longer."""
-        if self._map is not None:
-            if owns:
-                self._map.set(_key(address, number=protocol), b"\1")
-            else:
-                self._map.delete(_key(address, number=protocol))
+        if owns:
+            self._set(_key(address, number=protocol))
+        else:
+            self._delete(_key(address, number=protocol))
+
+    def _set(self, key: bytes) -> None:
+        table = self._map if len(key) == _KEY_BYTES else self._map6
+        if table is not None:
+            table.set(key, b"\1")
+
+    def _delete(self, key: bytes) -> None:
+        table = self._map if len(key) == _KEY_BYTES else self._map6
+        if table is not None:
+            table.delete(key)
 
     def detach(self) -> None:
         """Take the filter away, and the qdisc if it was the guard's. An interface that is gone took them along."""
@@ -192,6 +279,9 @@ class Guard:
         if self._map is not None:
             self._map.close()
             self._map = None
+        if self._map6 is not None:
+            self._map6.close()
+            self._map6 = None
         self._addresses = frozenset()
 
 
@@ -203,10 +293,11 @@ def remove_leftover(ifname: str, *, qdisc: bool = True) -> None:
     _remove(ifname, qdisc=qdisc)
 
 
-def _key(address: IPv4Address, protocol: str | None = None, port: int = 0, *, number: int = 0) -> bytes:
+def _key(address: Address, protocol: str | None = None, port: int = 0, *, number: int = 0) -> bytes:
     number = number if protocol is None else _PROTOCOLS[protocol]
     order = "little" if memoryview(b"\1\0").cast("H")[0] == 1 else "big"
-    return int(address).to_bytes(4, order) + (number << 16 | port).to_bytes(4, order)  # type: ignore[arg-type]
+    key = address.packed + (number << 16 | port).to_bytes(4, "big")
+    return b"".join(key[at : at + 4] if order == "big" else key[at : at + 4][::-1] for at in range(0, len(key), 4))
 
 
 def _add_clsact(ipr: Any, index: int) -> bool:

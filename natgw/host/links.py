@@ -18,7 +18,8 @@ import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Address, IPv4Interface
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ SOL_PACKET = 263
 PACKET_VNET_HDR = 15
 PACKET_QDISC_BYPASS = 20
 PACKET_IGNORE_OUTGOING = 23
+_IFA_F_NODAD = 0x02
+"""Use an address without asking first whether somebody has it (linux/if_addr.h)."""
 SO_RCVBUFFORCE = 33
 SO_SNDBUFFORCE = 32
 ETH_P_ALL = 3
@@ -128,17 +131,34 @@ def _new_device(name: str) -> Any:
     return device
 
 
-def create_host_tap(name: str, mac: bytes, address: IPv4Interface, mtu: int, *, offload: bool = True) -> Link:
-    """The host's own port: a tap in this namespace, addressed and up. Raises Conflict if the name is taken."""
+@dataclass(frozen=True)
+class Ipv6Settings:
+    """A container's IPv6 address, and its way out if it has one here."""
+
+    address: IPv6Interface
+    gateway: IPv6Address | None
+
+
+def create_host_tap(name: str, mac: bytes, address: IPv4Interface, mtu: int, *, offload: bool = True,
+                    address6: IPv6Interface | None = None) -> Link:
+    """The host's own port: a tap in this namespace, addressed and up. Raises Conflict if the name is taken.
+
+    Without `address6` the host does not speak IPv6 there.
+    """
     device, udp_offload = open_tap(name, offload=offload)
     try:
         with _configuring(name), netlink() as ipr:
-            _quiet_ipv6(name)
+            if address6 is None:
+                _quiet_ipv6(name)
+            else:
+                _router_ipv6(name)
             index = interfaces.index_of(ipr, name)
             ipr.link("set", index=index, address=mac.hex(":"), mtu=mtu, txqlen=TAP_QUEUE_FRAMES)
             ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen,
                      broadcast=str(address.network.broadcast_address))
             ipr.link("set", index=index, state="up")
+            if address6 is not None:
+                _add_address6(ipr, index, address6)
     except BaseException:
         device.close()
         raise
@@ -146,14 +166,15 @@ def create_host_tap(name: str, mac: bytes, address: IPv4Interface, mtu: int, *, 
 
 
 def create_container_tap(netns: str, *, ifname: str = "eth0", mac: bytes, address: IPv4Interface,
-                         gateway: IPv4Address | None, mtu: int, offload: bool = True) -> Link:
+                         gateway: IPv4Address | None, mtu: int, offload: bool = True,
+                         ipv6: Ipv6Settings | None = None) -> Link:
     """A tap whose device is `ifname` in the namespace at `netns`. Raises Conflict if there is one of that name."""
     temporary = f"ngt{secrets.token_hex(5)}"
     _check_free(netns, ifname)
     device, udp_offload = open_tap(temporary, offload=offload)
     try:
         _move(temporary, netns)
-        run_inside(netns, configure_inside, temporary, ifname, mac, address, gateway, mtu)
+        run_inside(netns, configure_inside, temporary, ifname, mac, address, gateway, mtu, ipv6)
     except BaseException:
         device.close()
         raise
@@ -161,7 +182,8 @@ def create_container_tap(netns: str, *, ifname: str = "eth0", mac: bytes, addres
 
 
 def create_container_veth(netns: str, *, ifname: str = "eth0", mac: bytes, address: IPv4Interface,
-                          gateway: IPv4Address | None, mtu: int, host_name: str, offload: bool = True) -> Link:
+                          gateway: IPv4Address | None, mtu: int, host_name: str, offload: bool = True,
+                          ipv6: Ipv6Settings | None = None) -> Link:
     """A veth pair: `ifname` in the namespace, `host_name` here, read and written through a packet socket."""
     _check_free(netns, ifname)
     with _namespace(netns) as fd, netlink() as ipr:
@@ -176,7 +198,7 @@ def create_container_veth(netns: str, *, ifname: str = "eth0", mac: bytes, addre
         with _configuring(host_name), netlink() as ipr:
             index = interfaces.index_of(ipr, host_name)
             ipr.link("set", index=index, mtu=mtu, state="up")
-        run_inside(netns, configure_inside, ifname, ifname, mac, address, gateway, mtu)
+        run_inside(netns, configure_inside, ifname, ifname, mac, address, gateway, mtu, ipv6)
         handle = open_packet_socket(host_name)
     except BaseException:
         interfaces.delete_link(host_name)
@@ -222,8 +244,8 @@ def open_packet_socket(ifname: str) -> socket.socket:
 
 
 def configure_inside(temporary: str, ifname: str, mac: bytes, address: IPv4Interface, gateway: IPv4Address | None,
-                     mtu: int) -> None:
-    """In the container's namespace: name, MAC, MTU, address, up, the loopback too, and the way out."""
+                     mtu: int, ipv6: Ipv6Settings | None = None) -> None:
+    """In the container's namespace: name, MAC, MTU, addresses, up, the loopback too, and the way out."""
     with _configuring(ifname), netlink() as ipr:
         index = interfaces.index_of(ipr, temporary)
         ipr.link("set", index=index, ifname=ifname, address=mac.hex(":"), mtu=mtu, txqlen=TAP_QUEUE_FRAMES)
@@ -237,6 +259,27 @@ def configure_inside(temporary: str, ifname: str, mac: bytes, address: IPv4Inter
             except NetlinkError as error:
                 if error.code != errno.EEXIST:  # a namespace with a way out of its own keeps it
                     raise
+        if ipv6 is not None:
+            _configure_ipv6(ipr, index, ifname, ipv6)
+
+
+def _configure_ipv6(ipr: Any, index: int, ifname: str, ipv6: Ipv6Settings) -> None:
+    """What natgw decides: the address, usable at once since nobody else is given it, and the route. So the interface need not
+    listen to router advertisements, by which it would make itself more of both."""
+    _set(f"ipv6/conf/{ifname}/accept_ra", "0")
+    _set(f"ipv6/conf/{ifname}/disable_ipv6", "0")
+    _add_address6(ipr, index, ipv6.address)
+    if ipv6.gateway is not None:
+        try:
+            ipr.route("add", family=socket.AF_INET6, dst="::/0", gateway=str(ipv6.gateway), oif=index)
+        except NetlinkError as error:
+            if error.code != errno.EEXIST:
+                raise
+
+
+def _add_address6(ipr: Any, index: int, address: IPv6Interface) -> None:
+    ipr.addr("add", index=index, family=socket.AF_INET6, address=str(address.ip), prefixlen=address.network.prefixlen,
+             flags=_IFA_F_NODAD)
 
 
 def _check_free(netns: str, ifname: str) -> None:
@@ -278,6 +321,15 @@ def _configuring(ifname: str) -> Iterator[None]:
 def _quiet_ipv6(ifname: str) -> None:
     """Keep the host's stack from speaking IPv6 on a device of ours: router solicitations would reach the containers."""
     _set(f"ipv6/conf/{ifname}/disable_ipv6", "1")
+
+
+def _router_ipv6(ifname: str) -> None:
+    """Let the host speak IPv6 on natgw0 as the router that natgw is there: it asks nobody for addresses or routes."""
+    if not Path("/proc/sys/net/ipv6").exists():
+        raise NatgwError("this kernel has no IPv6: leave out --ipv6")
+    for name, value in (("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0"), ("dad_transmits", "0"),
+                        ("router_solicitations", "0"), ("disable_ipv6", "0")):
+        _set(f"ipv6/conf/{ifname}/{name}", value)
 
 
 def _keep_host_out(ifname: str) -> None:

@@ -31,7 +31,7 @@ HostAddress = IPv4Address | IPv6Address
 class Relay:
     """One protocol, host address and port. Raises Conflict from `bind` in Docker's words if it is taken."""
 
-    def __init__(self, protocol: str, host_ip: HostAddress, host_port: int, container_ip: IPv4Address,
+    def __init__(self, protocol: str, host_ip: HostAddress, host_port: int, container_ip: HostAddress,
                  container_port: int) -> None:
         self.protocol = protocol
         self.host_ip = host_ip
@@ -82,7 +82,7 @@ class Relay:
             self._udp = protocol
             protocol.sweep()
 
-    def retarget(self, container_ip: IPv4Address) -> None:
+    def retarget(self, container_ip: HostAddress) -> None:
         """Lead what comes from now on to another address; what is under way goes on as it is."""
         self.target = (str(container_ip), self.target[1])
         if self._udp is not None:
@@ -215,7 +215,8 @@ class _UdpClient:
         self._address = address
         self._loop = asyncio.get_running_loop()
         self.last = self._loop.time()
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         try:
             self._socket.connect(target)

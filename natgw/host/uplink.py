@@ -15,6 +15,8 @@ from natgw.host.interfaces import UplinkState, read_uplink
 
 _GROUPS = 0x1 | 0x10 | 0x40
 """RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE (linux/rtnetlink.h)."""
+_GROUPS_IPV6 = 0x100 | 0x400
+"""RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE."""
 _SETTLE_S = 0.05
 """Changes come in bursts: setting a link down flushes its routes one by one."""
 
@@ -24,7 +26,8 @@ OnChange = Callable[[UplinkState | None], None]
 class UplinkWatcher:
     """Calls `on_change` with the new state of an interface, or None when it is gone; only if the state differs."""
 
-    def __init__(self, ifname: str, on_change: OnChange, initial: UplinkState | None = None) -> None:
+    def __init__(self, ifname: str, on_change: OnChange, initial: UplinkState | None = None, *, ipv6: bool = False) -> None:
+        self._ipv6 = ipv6
         self._ifname = ifname
         self._on_change = on_change
         self._last = initial
@@ -35,7 +38,7 @@ class UplinkWatcher:
     async def start(self) -> None:
         """Listen from now on, on the running loop."""
         handle = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        handle.bind((0, _GROUPS))
+        handle.bind((0, _GROUPS | (_GROUPS_IPV6 if self._ipv6 else 0)))
         handle.setblocking(False)
         self._socket = handle
         asyncio.get_running_loop().add_reader(handle.fileno(), self._readable)
@@ -78,7 +81,7 @@ class UplinkWatcher:
 
     async def _compare(self) -> None:
         try:
-            state: UplinkState | None = await asyncio.to_thread(read_uplink, self._ifname)
+            state: UplinkState | None = await asyncio.to_thread(read_uplink, self._ifname, ipv6=self._ipv6)
         except NotFound:
             state = None
         if state != self._last and self._socket is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import struct
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
@@ -14,6 +14,7 @@ from natgw.host.bpf import R0, R1, R2, R6, R7, R10, Assembler, B, H, W
 
 OK, SHOT = 0, 2
 MAP_FD = 77
+MAP6_FD = 78
 RANGE = (40000, 50000)
 OURS, OTHER = IPv4Address("198.51.100.2"), IPv4Address("198.51.100.3")
 
@@ -68,7 +69,8 @@ ARITHMETIC: dict[int, Callable[[int, int, int], int]] = {  # of destination, sou
     0x57: lambda dst, src, number: dst & number,
     0x67: lambda dst, src, number: dst << number,
 }
-JUMPS: dict[int, Callable[[int, int], bool]] = {0x15: operator.eq, 0x55: operator.ne, 0x25: operator.gt, 0xA5: operator.lt}
+JUMPS: dict[int, Callable[[int, int], bool]] = {0x15: operator.eq, 0x55: operator.ne, 0x25: operator.gt, 0xA5: operator.lt,
+                                                0x35: operator.ge}
 SIZES = {B: 1, H: 2, W: 4}
 LOAD, LOAD_AT, STORE, MAP, CALL, EXIT = 0x20, 0x40, 0x63, 0x18, 0x85, 0x95
 
@@ -103,10 +105,10 @@ class Machine:
             registers[R0] = self.load(SIZES[opcode & 0x18], registers[src] + number)
         elif opcode == STORE and dst == R10:
             self.stack[512 + offset : 516 + offset] = (registers[src] & 0xFFFFFFFF).to_bytes(4, "little")
-        elif opcode == MAP and (src, number) == (1, MAP_FD):
+        elif opcode == MAP and src == 1 and number in (MAP_FD, MAP6_FD):
             self.place += 1
         elif opcode == CALL and number == bpf.MAP_LOOKUP_ELEM:
-            key = bytes(self.stack[512 + registers[R2] :][:8])
+            key = bytes(self.stack[512 + registers[R2] :][: -registers[R2]])
             registers[R0] = int(key in self.entries)
         else:
             pytest.fail(f"an instruction this interpreter does not know: {opcode:#x}")
@@ -156,3 +158,53 @@ def test_what_the_guard_drops(frame: bytes, verdict: int) -> None:
 def test_what_the_guard_drops_when_natgw_is_alone(ethertype: int, verdict: int) -> None:
     frame = bytes(12) + struct.pack("!H", ethertype) + bytes(40)
     assert Machine(guard.assemble(MAP_FD, RANGE, exclusive=True), frame, set()).run() == verdict
+
+
+OURS6, OTHER6 = IPv6Address("2001:db8:51::2"), IPv6Address("2001:db8:51::3")
+HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS = 0, 43, 44, 60
+
+
+def packet6(to: IPv6Address, protocol: int, port: int, *headers: tuple[int, bytes]) -> bytes:
+    """`headers` are extension headers, each its number and what follows its first byte."""
+    numbers = [*(number for number, _ in headers), protocol]
+    chain = b"".join(bytes((following,)) + rest for following, (_, rest) in zip(numbers[1:], headers, strict=True))
+    body = chain + struct.pack("!HH", 1234, port) + bytes(16)
+    return bytes(12) + b"\x86\xdd" + struct.pack("!IHBB16s16s", 6 << 28, len(body), numbers[0], 64, bytes(16), to.packed) + body
+
+
+def key6(address: IPv6Address, protocol: int, port: int) -> bytes:
+    words = struct.unpack("!IIII", address.packed)
+    return struct.pack("<IIIII", *words, protocol << 16 | port)
+
+
+ENTRIES6 = {key6(OURS6, 0, 0), key6(OURS6, 6, 8080), key6(OTHER6, 17, 53)}
+OPTIONS, LONG_OPTIONS = bytes((0,)) + bytes(6), bytes((2,)) + bytes(22)
+
+
+@pytest.mark.parametrize(("frame", "verdict"), [
+    (packet6(OURS6, 6, 40000), SHOT),
+    (packet6(OURS6, 17, 50000), SHOT),
+    (packet6(OURS6, 6, 39999), OK),
+    (packet6(OURS6, 6, 50001), OK),
+    (packet6(OTHER6, 6, 45000), OK),
+    (packet6(OURS6, 6, 8080), SHOT),
+    (packet6(OTHER6, 17, 53), SHOT),
+    (packet6(OURS6, 58, 45000), OK),
+    (packet6(OURS6, 6, 45000, (HOP_BY_HOP, OPTIONS), (ROUTING, LONG_OPTIONS), (DESTINATION_OPTIONS, OPTIONS)), SHOT),
+    (packet6(OURS6, 6, 22, (DESTINATION_OPTIONS, LONG_OPTIONS)), OK),
+    (packet6(OURS6, 17, 45000, (FRAGMENT, bytes((0, 0, 1)) + bytes(4))), SHOT),
+    (packet6(OURS6, 17, 45000, (FRAGMENT, bytes((0, 0, 9)) + bytes(4))), OK),
+    (packet6(OURS6, 6, 45000)[:50], OK),
+    (packet(OURS, 6, 40000), SHOT),
+])
+def test_what_the_guard_drops_of_ipv6(frame: bytes, verdict: int) -> None:
+    program = guard.assemble(MAP_FD, RANGE, exclusive=False, map6_fd=MAP6_FD)
+    assert Machine(program, frame, ENTRIES | ENTRIES6).run() == verdict
+
+
+@pytest.mark.parametrize(("kind", "verdict"), [(134, OK), (135, SHOT), (136, SHOT), (128, SHOT)])
+def test_only_router_advertisements_reach_the_host_when_natgw_is_alone(kind: int, verdict: int) -> None:
+    program = guard.assemble(MAP_FD, RANGE, exclusive=True, map6_fd=MAP6_FD)
+    message = packet6(OURS6, 58, 0)[:54] + bytes((kind, 0)) + bytes(20)
+    assert Machine(program, message, set()).run() == verdict
+    assert Machine(program, packet6(OURS6, 6, 22), set()).run() == SHOT
