@@ -18,6 +18,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from natgw.datapath.coalesce import HEADERS, Run
+from natgw.datapath.fastpath6 import build_receiver6
 from natgw.datapath.port import ROUTE, Port, Receive
 from natgw.datapath.verdict import Extra, Verdict
 from natgw.tables.flows import Leg, Realm
@@ -39,6 +40,7 @@ _U16 = struct.Struct("!H")
 
 _IPV4_NO_OPTIONS = 0x08004500
 _KIND_MASK = 0xFFFFFF00
+_TYPE_IPV6 = 0x86DD
 _FRAGMENT_BITS = 0xBFFF
 """All of the fragment field but DF."""
 _DF = 0x4000
@@ -69,6 +71,7 @@ def build_receiver(dp: Datapath, port: Port, realm: Realm, run: Run) -> Receive:
     find_tcp, find_udp, find_icmp = realm.tcp.get, realm.udp.get, realm.icmp.get
     head, rewrite, write_u16 = _HEAD.unpack_from, _REWRITE.pack_into, _U16.pack_into
     read_tcp, read_icmp, write_icmp = _TCP.unpack_from, _ICMP.unpack_from, _ICMP_WRITE.pack_into
+    receive6 = build_receiver6(dp, realm)
     bridged, fast_frames = Verdict.BRIDGED.value, Extra.FAST_PATH.value
     known: bytearray | None = None
     view = memoryview(b"")
@@ -108,7 +111,8 @@ def build_receiver(dp: Datapath, port: Port, realm: Realm, run: Run) -> Receive:
         end = total + L3
         if (n < _MIN_BYTES or kind & _KIND_MASK != _IPV4_NO_OPTIONS or fragment & _FRAGMENT_BITS or ttl_proto < 0x0200
                 or end > n or (flags & 1 and csum_start != _CSUM_START)):
-            slow(port, buf, n, now)
+            if kind >> 16 != _TYPE_IPV6 or not receive6(buf, view, n, now):
+                slow(port, buf, n, now)
             return
 
         protocol = ttl_proto & 0xFF
