@@ -61,7 +61,7 @@ NEEDED_TEXTS = Field("a list of at least one string", lambda value: _is_texts(va
 Fields = Mapping[str, Field]
 
 _LINK = {"publish": TEXTS, "network": TEXT, "aliases": TEXTS, "link": TEXT, "ip": TEXT, "mac": TEXT, "mtu": INTEGER,
-         "offload": FLAG_ON}
+         "offload": FLAG_ON, "dhcp": FLAG}
 
 RUN: Fields = {"name": TEXT, "command": NEEDED_TEXTS, **_LINK, "detach": FLAG, "env": TEXT_MAP,
                             "workdir": TEXT}

@@ -86,6 +86,7 @@ def run_here(client: Client, body: Record, env: dict[str, str], workdir: str) ->
     path = ("containers", container["id"])
     try:
         return process.run(container["netns"], body["command"], env=env, workdir=workdir,
+                           resolv_conf=container.get("resolv_conf"),
                            on_start=lambda pid: client.post(*path, "started", body={"pid": pid}))
     except process.CannotExecute as error:
         fail(str(error), error.exit_code)
@@ -147,7 +148,7 @@ def exec_(client: Client, name: str, command: tuple[str, ...]) -> None:
     if container["state"] == "exited":
         raise NatgwError(f"container {name} is not running")
     try:
-        process.become(container["netns"], words)
+        process.become(container["netns"], words, container.get("resolv_conf"))
     except process.CannotExecute as error:
         fail(str(error), error.exit_code)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,9 +17,12 @@ from natgw.cli import output
 from natgw.cli.group import TeachingCommand
 from natgw.cli.options import LINKS, NAT_TYPES, absolute, json_option
 from natgw.control.options import (
+    DEFAULT_LEASE_S,
     DEFAULT_PORT_RANGE,
     DEFAULT_SUBNET,
     DOCKER_DRIVER,
+    LONGEST_LEASE_S,
+    SHORTEST_LEASE_S,
     DaemonOptions,
     parse_driver_name,
     parse_port_range,
@@ -45,6 +48,14 @@ def parsed(parse: Callable[[str], Value]) -> Callable[[click.Context, click.Para
     return callback
 
 
+def resolver(text: str) -> str:
+    """An address to ask names of. Raises BadParameter."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not an IP address.", param_hint="'--dns'") from None
+
+
 @click.command(cls=TeachingCommand, examples="""
     # in the background, with the interface of the default route as uplink; returns when natgw is ready
     natgw up --detach
@@ -60,6 +71,8 @@ def parsed(parse: Callable[[str], Value]) -> Callable[[click.Context, click.Para
     natgw up -d --port-policy ./own_policy.py:Multiples
     # the network driver natgw of the Docker on this machine: docker network create -d natgw NET (docs/docker.md)
     natgw up -d --docker
+    # names that are no container's are asked of these; stations may ask for their address by DHCP
+    natgw up -d --dns 9.9.9.9 --dns 149.112.112.112 --dhcp
     # other addresses for the containers
     natgw up -d --subnet 10.88.0.0/16 --gateway 10.88.0.254
     # IPv6 beside IPv4, translated by the same rules; with a prefix of one's own
@@ -83,6 +96,11 @@ def parsed(parse: Callable[[str], Value]) -> Callable[[click.Context, click.Para
               help="Ports of the uplink's address that are natgw's; the others are the host's.")
 @click.option("--exclusive-uplink", is_flag=True,
               help="The uplink's address is natgw's alone: the host itself is not reached by it.")
+@click.option("--dns", multiple=True, callback=lambda ctx, param, texts: tuple(map(resolver, texts)), metavar="ADDR",
+              help="Resolver for names that are no container's; may be given several times  [default: the host's]")
+@click.option("--dhcp", is_flag=True, help="Give addresses by DHCP too, on each network that does not say otherwise.")
+@click.option("--dhcp-lease", type=click.IntRange(SHORTEST_LEASE_S, LONGEST_LEASE_S), metavar="SECONDS",
+              default=DEFAULT_LEASE_S, show_default=True, help="How long an address that was given so may be kept.")
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Read options from a TOML file, tables [up] and [nat]; other options override it.")
 @click.option("--nat-type", type=click.Choice(NAT_TYPES), help="Kind of NAT  [default: port-restricted]")

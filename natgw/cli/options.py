@@ -65,6 +65,7 @@ def link_options(function: Command) -> Command:
     for option in (
         click.option("--no-offload", "offload", is_flag=True, callback=lambda ctx, param, refused: not refused,
                      help="Its link takes no superframes: natgw cuts them (see SEGMENTED in natgw stats)."),
+        click.option("--dhcp", is_flag=True, help="Leave its interface without an address: a DHCP client inside gets it."),
         click.option("--mtu", type=click.IntRange(68, 65521), metavar="BYTES", help="MTU of its interface."),
         click.option("--mac", metavar="MAC", help="MAC address  [default: 02:42 and the address]"),
         click.option("--ip", metavar="A", help="Address  [default: the lowest free one]"),

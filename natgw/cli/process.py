@@ -2,8 +2,8 @@
 
 `become` turns this process into the command (`natgw exec`). `run` starts it beside us and waits (`natgw run`), so that the
 container can be removed afterwards. Either way the command has the terminal, the environment and the directory it would
-have without natgw, and its exit code becomes ours: 126 if it cannot be executed, 127 if it does not exist, 128 + N if
-signal N ended it, as docker and the shells have it.
+have without natgw, and the container's /etc/resolv.conf. Its exit code becomes ours: 126 if it cannot be executed, 127 if
+it does not exist, 128 + N if signal N ended it, as docker and the shells have it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from types import FrameType
 from typing import NoReturn
 
 from natgw.errors import NatgwError
+from natgw.host.mounts import use_resolv_conf
 from natgw.host.netns import run_inside
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
@@ -33,20 +34,25 @@ class CannotExecute(NatgwError):
         self.exit_code = exit_code
 
 
-def become(netns: str, command: list[str]) -> NoReturn:
+def become(netns: str, command: list[str], resolv_conf: str | None = None) -> NoReturn:
     """Replace this process by the command, inside the namespace. Raises CannotExecute, NatgwError.
 
     The exec is made by a thread that is in the namespace: it takes the place of the whole process (execve(2)).
     """
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores, and exec would hand on
+
+    def execute() -> None:
+        use_resolv_conf(resolv_conf)
+        os.execvp(command[0], command)
+
     try:
-        run_inside(netns, os.execvp, command[0], command)
+        run_inside(netns, execute)
     except OSError as error:
         raise _cannot_execute(command[0], error) from None
     raise AssertionError("exec has returned")
 
 
-def run(netns: str, command: list[str], *, env: Mapping[str, str], workdir: str,
+def run(netns: str, command: list[str], *, env: Mapping[str, str], workdir: str, resolv_conf: str | None = None,
         on_start: Callable[[int], object]) -> int:
     """Run the command in the namespace and return its exit code; `on_start` is given its pid.
 
@@ -56,9 +62,14 @@ def run(netns: str, command: list[str], *, env: Mapping[str, str], workdir: str,
     if not os.path.isdir(workdir):
         raise CannotExecute(f"working directory {workdir} does not exist", NOT_FOUND)
     child: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        use_resolv_conf(resolv_conf)
+        return subprocess.Popen(command, env=env, cwd=workdir)
+
     with _signals_left_to(child):
         try:
-            process = run_inside(netns, subprocess.Popen, command, env=env, cwd=workdir)
+            process = run_inside(netns, start)
         except OSError as error:
             raise _cannot_execute(command[0], error) from None
         child.append(process)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
 
 from natgw.control.natconfig import flag, one_of, unknown_key
-from natgw.control.options import LINK_KINDS, check_mtu, parse_port_range
+from natgw.control.options import LINK_KINDS, check_lease, check_mtu, parse_port_range
 from natgw.errors import NatgwError
 
 Record = dict[str, Any]
@@ -25,6 +25,18 @@ def _mtu(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(f'"{value}" is not a number of bytes')
     return check_mtu(value)
+
+
+def _lease(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f'"{value}" is not a number of seconds')
+    return check_lease(value)
+
+
+def _resolvers(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f'"{value}" is not a list of addresses')
+    return tuple(str(ip_address(_text(each))) for each in value)
 
 
 def _flag(value: object) -> bool:
@@ -43,6 +55,9 @@ UP: dict[str, Callable[[object], Any]] = {
     "exclusive_uplink": _flag,
     "ipv6": _flag,
     "subnet6": lambda value: IPv6Network(_text(value)),
+    "dns": _resolvers,
+    "dhcp": _flag,
+    "dhcp_lease": _lease,
 }
 """The keys of [up], by what makes a field of DaemonOptions of them."""
 

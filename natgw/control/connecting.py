@@ -42,7 +42,8 @@ class Connections:
             name=container.name, id=request.get("endpoint_id"), container_id=container.id, ip=parse_ip(request.get("ip")),
             mac=parse_station(request.get("mac")), aliases=aliases, bindings=tuple(member.bindings) if first else (),
             link=container.link, ifname=request.get("ifname") or await self._ifname(container),
-            mtu=container.mtu, offload=container.offload, gateway=first, keep=container.kind == "attached"))
+            mtu=container.mtu, offload=container.offload, gateway=first, keep=container.kind == "attached",
+            dhcp=bool(request.get("dhcp"))))
         try:
             before = container.way_out
             await self._endpoints.plug(endpoint, container.netns)

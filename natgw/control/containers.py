@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from natgw.control import processes
 from natgw.control.connecting import Connections
+from natgw.control.dns.files import path_of as resolv_conf_path
 from natgw.control.ledger import Ledger
 from natgw.control.model import DEFAULT_NETWORK, Container, Endpoint, Network
 from natgw.control.networks import Networks
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 LOST_STOP_S = 10.0
 """Between SIGTERM and SIGKILL for a process whose container has lost its link."""
 
-HOST = "host"
+HOST, NONE = "host", "none"
 OWN_NAMESPACE = "/proc/self/ns/net"
 NOBODYS = (0, 0)
 """No namespace has this device and inode."""
@@ -96,6 +97,7 @@ class Containers:
         bindings = parse_port_specs(list(request.get("publish") or []))
         member = self._roster.admit(request, kind, mode)
         member.bindings = bindings
+        member.container.resolv_conf = self._resolv_conf(member.container)
         return member
 
     def _mode(self, request: Record) -> tuple[str, Network | None]:
@@ -146,6 +148,7 @@ class Containers:
         member = self._roster.admit({**row, "offload": bool(row["offload"])}, "attached", row["network_mode"])
         container = member.container
         container.netns = row["netns"]
+        container.resolv_conf = self._resolv_conf(container)
         member.bindings = [binding for stored in endpoints for binding in stored.bindings]
         async with member.lock:
             try:
@@ -170,7 +173,8 @@ class Containers:
     async def _spawn(self, member: Member, request: Record) -> None:
         container = member.container
         process = await asyncio.to_thread(processes.spawn, container.netns, container.command or [],
-                                          self.log_path(container), request.get("env") or {}, request.get("workdir"))
+                                          self.log_path(container), request.get("env") or {}, request.get("workdir"),
+                                          container.resolv_conf)
         self._watch(member, process.pid, process)
 
     def _watch(self, member: Member, pid: int, process: Any) -> None:
@@ -317,6 +321,13 @@ class Containers:
         if member not in self._roster or member.container.state == "exited":
             raise Conflict(f"container {name} is not running")
         return member.container
+
+    def _resolv_conf(self, container: Container) -> str | None:
+        """What its programs are to find as /etc/resolv.conf: its own or another's; None: the host's."""
+        if container.network_mode in (HOST, NONE):
+            return None
+        kind, _, other = container.network_mode.partition(":")
+        return str(resolv_conf_path(self._logs.parent, other if kind == "container" else container.id))
 
     def log_path(self, container: Container) -> Path:
         """Where the output of a detached container goes."""

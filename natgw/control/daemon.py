@@ -21,6 +21,8 @@ from natgw.control import natconfig
 from natgw.control.cni import Attachments
 from natgw.control.connecting import Connections
 from natgw.control.containers import Containers
+from natgw.control.dhcp.service import DhcpService
+from natgw.control.dns.service import DnsService
 from natgw.control.endpoints import Endpoints
 from natgw.control.events import Events, Subscription
 from natgw.control.foreign import engine_containers
@@ -28,7 +30,7 @@ from natgw.control.inspect import network_record
 from natgw.control.ipam import Pools, check_subnet
 from natgw.control.ipam6 import unique_local_prefix
 from natgw.control.ledger import Ledger, remove_leftovers
-from natgw.control.model import Container, Endpoint
+from natgw.control.model import DEFAULT_NETWORK, Container, Endpoint
 from natgw.control.netrequest import parse_request
 from natgw.control.networks import Networks
 from natgw.control.options import DaemonOptions, check_link, check_mtu
@@ -79,7 +81,8 @@ class Daemon:
         self._stopped = asyncio.Event()
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._services: list[Service] = []
+        self._dns, self._dhcp = DnsService(self), DhcpService(self)
+        self._services: list[Service] = [self._dns, self._dhcp]
         self._pump: Pump | None = None
         self._uplink: UplinkManager | None = None
 
@@ -167,6 +170,7 @@ class Daemon:
 
     async def attach(self, request: Record) -> Record:
         """Put a namespace that exists on the bridge."""
+        self._check_dhcp(request)
         return await self._containers.attach(request)
 
     async def detach(self, name: str) -> None:
@@ -175,6 +179,7 @@ class Daemon:
 
     async def run(self, request: Record) -> Record:
         """Make a namespace on the bridge; with `detach`, start the command in it too."""
+        self._check_dhcp(request)
         return await self._containers.run(request)
 
     async def started(self, name: str, pid: int) -> Record:
@@ -287,9 +292,19 @@ class Daemon:
         return self.datapath.neighbour_records(time.monotonic())
 
     async def stats(self) -> Record:
-        return {"counters": self.datapath.counters(), "ports": self.datapath.port_records()}
+        served = {f"{name}_{what}": number for name, count in (("dns", self._dns.count), ("dhcp", self._dhcp.count))
+                  for what, number in count.items()}
+        return {"counters": self.datapath.counters() | served, "ports": self.datapath.port_records()}
 
     # -- small ---------------------------------------------------------------------------------------------------------------
+
+    def _check_dhcp(self, request: Record) -> None:
+        """Whether somebody is there to give an address to an interface that is left without. Raises NatgwError."""
+        if request.get("dhcp"):
+            network = self.networks.find(request.get("network") or DEFAULT_NETWORK)
+            if not self._dhcp.serves(network):
+                raise NatgwError(f"network {network.name} has no DHCP server: start natgw with `natgw up --dhcp`, or create a "
+                                 "network with the option natgw.dhcp=true")
 
     def _folder(self, name: str) -> Path:
         return self.options.state_dir / name

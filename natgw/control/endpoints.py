@@ -105,7 +105,7 @@ class Endpoints:
         if endpoint.device:
             raise Conflict(f"endpoint {endpoint.name} has its link already")
         async with AsyncExitStack() as undo:
-            link = await self._open_link(endpoint, namespace, undo, gateway=held.request.gateway)
+            link = await self._open_link(endpoint, namespace, undo, held.request)
             self._plug(endpoint, link, undo)
             endpoint.device, endpoint.netns, endpoint.offload = link.name, namespace, link.offload
             held.unplug = undo.pop_all()
@@ -278,11 +278,12 @@ class Endpoints:
             self._store.save_endpoint(held.endpoint, [item.binding for item in held.published],
                                       holds_address=held.request.holds_address)
 
-    async def _open_link(self, endpoint: Endpoint, namespace: str, undo: AsyncExitStack, *, gateway: bool) -> Link:
+    async def _open_link(self, endpoint: Endpoint, namespace: str, undo: AsyncExitStack,
+                         request: EndpointRequest) -> Link:
         network = endpoint.network
-        interface = IPv4Interface(f"{endpoint.ip}/{network.subnet.prefixlen}")
-        way_out = network.gateway if gateway and not network.internal else None
-        ipv6 = _ipv6_settings(endpoint, leads_out=way_out is not None)
+        interface = None if request.dhcp else IPv4Interface(f"{endpoint.ip}/{network.subnet.prefixlen}")
+        way_out = network.gateway if request.gateway and not request.dhcp and not network.internal else None
+        ipv6 = _ipv6_settings(endpoint, leads_out=request.gateway and not network.internal)
         if endpoint.link == "tap":
             link = await asyncio.to_thread(links.create_container_tap, namespace, ifname=endpoint.ifname, mac=endpoint.mac,
                                            address=interface, gateway=way_out, mtu=endpoint.mtu, offload=endpoint.offload,

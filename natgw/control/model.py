@@ -160,7 +160,8 @@ class Container:
     """A namespace with a process of ours in it (`run`) or without (`attached`).
 
     `network_mode` is the network it was made on, or `host`, `none`, `container:ID`. `ifname`, `link`, `mtu` and `offload` are
-    what was asked for its interfaces; None leaves the MTU to the network.
+    what was asked for its interfaces; None leaves the MTU to the network. `resolv_conf` is what its processes have as
+    /etc/resolv.conf, if it is not the host's.
     """
 
     id: str
@@ -177,6 +178,7 @@ class Container:
     pid: int | None = None
     command: list[str] | None = None
     exit_code: int | None = None
+    resolv_conf: str | None = None
     endpoints: list[Endpoint] = field(default_factory=list)
 
     @property
@@ -207,5 +209,6 @@ class Container:
             "gateway": None if network is None else str(network.gateway), "mtu": self.mtu if first is None else first.mtu,
             "offload": self.offload if first is None else first.offload, "network": self.network_mode,
             "networks": {endpoint.network.name: endpoint.record() for endpoint in self.endpoints},
-            "created": self.created, "exit_code": self.exit_code, "ports": [port.record() for port in self.ports],
+            "created": self.created, "exit_code": self.exit_code, "resolv_conf": self.resolv_conf,
+            "ports": [port.record() for port in self.ports],
         }

@@ -12,11 +12,13 @@ from ipaddress import IPv4Address
 
 from natgw.control.model import ANY4
 from natgw.control.names import check_ifname
-from natgw.control.options import check_mtu
+from natgw.control.options import check_lease, check_mtu
 from natgw.errors import NatgwError
 
 BRIDGE = "com.docker.network.bridge."
 MTU = "com.docker.network.driver.mtu"
+DHCP, DHCP_LEASE = "natgw.dhcp", "natgw.dhcp.lease"
+"""natgw's own: whether there is a DHCP server, and the seconds of a lease."""
 
 # strconv.ParseBool of Go.
 _TRUE, _FALSE = {"1", "t", "T", "true", "TRUE", "True"}, {"0", "f", "F", "false", "FALSE", "False"}
@@ -31,6 +33,8 @@ class Meaning:
     masquerade: bool = True
     icc: bool = True
     host_binding: IPv4Address = ANY4
+    dhcp: bool | None = None
+    dhcp_lease_s: int | None = None
 
 
 def meaning_of(options: Mapping[str, str]) -> Meaning:
@@ -43,6 +47,8 @@ def meaning_of(options: Mapping[str, str]) -> Meaning:
         masquerade=_flag(options, BRIDGE + "enable_ip_masquerade"),
         icc=_flag(options, BRIDGE + "enable_icc"),
         host_binding=_address(options.get(BRIDGE + "host_binding_ipv4")),
+        dhcp=_flag(options, DHCP) if DHCP in options else None,
+        dhcp_lease_s=_lease(options[DHCP_LEASE]) if DHCP_LEASE in options else None,
     )
 
 
@@ -62,6 +68,12 @@ def _mtu(text: str) -> int:
     if not text.isascii() or not text.isdecimal():
         raise NatgwError(f'failed to parse {MTU} value: "{text}" is not a number of bytes')
     return check_mtu(int(text))
+
+
+def _lease(text: str) -> int:
+    if not text.isascii() or not text.isdecimal():
+        raise NatgwError(f'failed to parse {DHCP_LEASE} value: "{text}" is not a number of seconds')
+    return check_lease(int(text))
 
 
 def _flag(options: Mapping[str, str], key: str) -> bool:

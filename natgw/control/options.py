@@ -23,6 +23,7 @@ DOCKER_DRIVER = "natgw"
 LINK_KINDS = ("tap", "veth")
 MTU_RANGE = (68, 65521)
 """RFC 791 asks for 68; a tap takes no more than 65535 less its header (drivers/net/tun.c)."""
+SHORTEST_LEASE_S, DEFAULT_LEASE_S, LONGEST_LEASE_S = 20, 3600, 7 * 86400
 
 
 def parse_port_range(text: str) -> tuple[int, int]:
@@ -55,6 +56,13 @@ def check_mtu(mtu: int) -> int:
     return mtu
 
 
+def check_lease(seconds: int) -> int:
+    """A week at the longest: who was given an address for longer is never heard of again."""
+    if not SHORTEST_LEASE_S <= seconds <= LONGEST_LEASE_S:
+        raise NatgwError(f"a lease of {seconds} s is not within {SHORTEST_LEASE_S}-{LONGEST_LEASE_S}")
+    return seconds
+
+
 def _default_nat() -> NatConfig:
     from natgw.datapath.behaviour import NatConfig  # with the whole datapath, which no command but `natgw up` needs
 
@@ -67,6 +75,8 @@ class DaemonOptions:
 
     `docker` is the name of the driver that Docker knows natgw by; None: it is not served. With `ipv6` the default network has
     IPv6 addresses too, of `subnet6` or of a prefix made by chance.
+    `dns` are the resolvers to ask, instead of the host's. `dhcp`: a DHCP server on every network that does not say
+    otherwise, with leases of `dhcp_lease` seconds.
     """
 
     socket: Path = DEFAULT_SOCKET
@@ -78,6 +88,9 @@ class DaemonOptions:
     port_range: tuple[int, int] = DEFAULT_PORT_RANGE
     exclusive_uplink: bool = False
     link: str = "tap"
+    dns: tuple[str, ...] = ()
+    dhcp: bool = False
+    dhcp_lease: int = DEFAULT_LEASE_S
     nat: NatConfig = field(default_factory=_default_nat)
     docker: str | None = None
     ipv6: bool = False

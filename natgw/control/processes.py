@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from natgw.errors import NatgwError, NotFound
+from natgw.host.mounts import use_resolv_conf
 from natgw.host.netns import namespace_id, run_inside
 
 _DEAD_WITHIN_S = 5.0
@@ -25,16 +26,20 @@ NamespaceId = tuple[int, int]
 
 
 def spawn(netns: str, command: list[str], log_path: Path, env: Mapping[str, str],
-          workdir: str | None) -> subprocess.Popen[bytes]:
+          workdir: str | None, resolv_conf: str | None = None) -> subprocess.Popen[bytes]:
     """Start a command in a namespace, in a session of its own, its output going to the log. Blocking.
 
-    The child inherits the namespace of the thread that forks it, so nothing has to run between fork and exec. Raises
+    The child inherits the namespaces of the thread that forks it, so nothing has to run between fork and exec. Raises
     NatgwError in Docker's words if it cannot be executed.
     """
     with log_path.open("ab") as log:
+        def start() -> subprocess.Popen[bytes]:
+            use_resolv_conf(resolv_conf)
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                                    cwd=workdir, env={**os.environ, **env})
+
         try:
-            return run_inside(netns, subprocess.Popen, command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                              start_new_session=True, cwd=workdir, env={**os.environ, **env})
+            return run_inside(netns, start)
         except OSError as error:
             raise NatgwError(_why_not(command[0], workdir, error)) from None
         except ValueError as error:  # a NUL byte in a word, or in the environment

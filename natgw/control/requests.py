@@ -41,7 +41,8 @@ class EndpointRequest:
 
     `holds_address`: whoever asks has taken the address already, and releases it. `gateway`: whether it gets the default
     route, should its network lead anywhere. `ingress` and `egress` limit what comes to it and what it
-    sends. `keep`: whether it comes back after a restart.
+    sends. `keep`: whether it comes back after a restart. `dhcp`: its interface is
+    left without an address, for a DHCP client inside to get it.
     """
 
     name: str = ""
@@ -62,3 +63,4 @@ class EndpointRequest:
     ingress: Rate | None = None
     egress: Rate | None = None
     keep: bool = True
+    dhcp: bool = False

@@ -50,10 +50,15 @@ MIGRATIONS: tuple[str, ...] = (
         netns_inode INTEGER NOT NULL, default_route INTEGER NOT NULL,
         ingress_rate INTEGER, ingress_burst INTEGER, egress_rate INTEGER, egress_burst INTEGER);
     """,
+    """
+    CREATE TABLE leases (
+        network TEXT NOT NULL, client BLOB NOT NULL, mac BLOB NOT NULL, ip BLOB NOT NULL, ends REAL NOT NULL,
+        dynamic INTEGER NOT NULL, PRIMARY KEY (network, client));
+    """,
 )
 """Scripts, each made once; new ones are added at the end."""
 
-KEPT = ("networks", "endpoints", "containers")
+KEPT = ("networks", "endpoints", "containers", "leases")
 """The tables for whose rows the file is kept when the daemon ends."""
 
 Record = dict[str, Any]
@@ -110,6 +115,10 @@ class Store:
     def freeze(self) -> None:
         """Keep what is there now, whatever is dropped from here on: a restart follows."""
         self._frozen = True
+
+    @property
+    def is_frozen(self) -> bool:
+        return self._frozen
 
     def close(self) -> None:
         """Close the file; remove it if nothing in it is worth keeping. Twice is once."""

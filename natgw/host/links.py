@@ -165,7 +165,7 @@ def create_host_tap(name: str, mac: bytes, address: IPv4Interface, mtu: int, *, 
     return Link(name, "tap", device.fileno(), mtu, mac, offload=offload, udp_offload=udp_offload, handle=device)
 
 
-def create_container_tap(netns: str, *, ifname: str = "eth0", mac: bytes, address: IPv4Interface,
+def create_container_tap(netns: str, *, ifname: str = "eth0", mac: bytes, address: IPv4Interface | None,
                          gateway: IPv4Address | None, mtu: int, offload: bool = True,
                          ipv6: Ipv6Settings | None = None) -> Link:
     """A tap whose device is `ifname` in the namespace at `netns`. Raises Conflict if there is one of that name."""
@@ -181,7 +181,7 @@ def create_container_tap(netns: str, *, ifname: str = "eth0", mac: bytes, addres
     return Link(temporary, "tap", device.fileno(), mtu, mac, offload=offload, udp_offload=udp_offload, handle=device)
 
 
-def create_container_veth(netns: str, *, ifname: str = "eth0", mac: bytes, address: IPv4Interface,
+def create_container_veth(netns: str, *, ifname: str = "eth0", mac: bytes, address: IPv4Interface | None,
                           gateway: IPv4Address | None, mtu: int, host_name: str, offload: bool = True,
                           ipv6: Ipv6Settings | None = None) -> Link:
     """A veth pair: `ifname` in the namespace, `host_name` here, read and written through a packet socket."""
@@ -243,14 +243,18 @@ def open_packet_socket(ifname: str) -> socket.socket:
     return handle
 
 
-def configure_inside(temporary: str, ifname: str, mac: bytes, address: IPv4Interface, gateway: IPv4Address | None,
+def configure_inside(temporary: str, ifname: str, mac: bytes, address: IPv4Interface | None, gateway: IPv4Address | None,
                      mtu: int, ipv6: Ipv6Settings | None = None) -> None:
-    """In the container's namespace: name, MAC, MTU, addresses, up, the loopback too, and the way out."""
+    """In the container's namespace: name, MAC, MTU, addresses, up, the loopback too, and the way out.
+
+    Without an IPv4 address the interface is left for a DHCP client to configure.
+    """
     with _configuring(ifname), netlink() as ipr:
         index = interfaces.index_of(ipr, temporary)
         ipr.link("set", index=index, ifname=ifname, address=mac.hex(":"), mtu=mtu, txqlen=TAP_QUEUE_FRAMES)
-        ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen,
-                 broadcast=str(address.network.broadcast_address))
+        if address is not None:
+            ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen,
+                     broadcast=str(address.network.broadcast_address))
         ipr.link("set", index=1, state="up")
         ipr.link("set", index=index, state="up")
         if gateway is not None:

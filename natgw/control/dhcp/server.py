@@ -33,6 +33,7 @@ OFFER_S = 60.0
 DECLINED_S = 600.0
 """How long an address rests that a client found in use."""
 SHORTEST_LEASE_S = 60
+"""A client that wants less gets this much, or all there is."""
 MAX_LEASES = 4096
 MAX_LEASES_OF_ONE = 64
 """Of one bridge port, so that no container takes all addresses by making up clients."""
