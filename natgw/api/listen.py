@@ -106,8 +106,8 @@ class Claim:
             try:
                 self._make_directory(self.state)
                 descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            except FileNotFoundError:
-                continue  # the last holder has just removed the directory
+            except (FileNotFoundError, FileExistsError):
+                continue  # the last holder has just removed the directory; mkdir may see it before, and not after
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -146,6 +146,21 @@ def test_a_path_too_long_for_a_socket_is_told(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_directory_that_is_removed_while_it_is_made_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Path.mkdir(exist_ok=True)` fails with "File exists" if the directory goes between its two looks."""
+    real, failures = Path.mkdir, [FileExistsError(17, "File exists"), FileNotFoundError(2, "No such file or directory")]
+
+    def mkdir(path: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        if failures and path.name == "natgw.d":
+            raise failures.pop()
+        real(path, mode, parents, exist_ok)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with Claim(tmp_path / "natgw.sock") as claim:
+        assert claim.state.is_dir()
+    assert not failures
+
+
 def test_of_many_at_once_one_wins_each_time(tmp_path: Path) -> None:
     path, held, most = tmp_path / "natgw.sock", threading.Lock(), []
     winners = 0
