@@ -126,6 +126,19 @@ def test_without_masquerade_addresses_stay_as_they_are() -> None:
     assert town.send("uplink", to_other)[1] == []
 
 
+def test_from_outside_to_a_network_without_masquerade() -> None:
+    """The gateway's address is the host's own affair; and nobody out there is a container."""
+    town = Town(masquerade=False)
+
+    def from_outside(source: str, target: str) -> tuple[Verdict, list[str]]:
+        return town.send("uplink", Ether(src=ROUTER_MAC, dst=UPLINK_MAC) / IP(src=source, dst=target) / ICMP(id=7, seq=1))
+
+    assert from_outside(OUTSIDE, "172.17.0.3") == (Verdict.ROUTED, ["17.3"])
+    assert from_outside(OUTSIDE, "172.17.0.1") == (Verdict.TO_HOST, [])
+    for source in ("172.17.0.2", "172.18.0.2", "198.51.100.2"):
+        assert from_outside(source, "172.17.0.3") == (Verdict.DROP_MARTIAN_SOURCE, [])
+
+
 def test_a_network_that_comes_does_not_disturb_the_uplink() -> None:
     """The host has one more address then, and nobody out there has to be asked for anew."""
     town = Town()
