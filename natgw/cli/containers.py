@@ -240,6 +240,8 @@ def ports(container: Record) -> str:
 
 @click.command(cls=TeachingCommand, examples="""
     natgw inspect web
+    # its addresses, as one asks docker for them
+    natgw inspect web | jq -r '.[0].NetworkSettings.Networks[].IPAddress'
     # the namespace, for tools that want its path
     nsenter --net=$(natgw inspect web | jq -r '.[0].netns') ss -tlnp
 """)
@@ -247,5 +249,11 @@ def ports(container: Record) -> str:
 @click.option("--json", "_json", is_flag=True, expose_value=False, help="Print JSON: it always does.")
 @click.pass_obj
 def inspect(client: Client, names: tuple[str, ...]) -> None:
-    """Show all about containers, as JSON."""
-    output.as_json([client.get("containers", name) for name in names])
+    """Show all about containers, as JSON.
+
+    natgw's own record of each, and behind it what docker inspect would say of its network.
+    """
+    from natgw.cli.dockerview import docker_view
+
+    found = [client.get("containers", name) for name in names]
+    output.as_json([one | docker_view(one) for one in found])

@@ -34,7 +34,8 @@ def container(name: str = "web", number: int = 2, **changes: Any) -> Record:
         "id": f"{number:x}" * 64, "name": name, "kind": "run", "state": "running", "pid": 4242, "command": ["sleep", "inf"],
         "netns": "/proc/self/ns/net", "link": "tap", "device": f"tap{number}", "ifname": "eth0", "ip": f"172.17.0.{number}",
         "prefixlen": 16, "mac": f"02:42:ac:11:00:0{number}", "gateway": "172.17.0.1", "mtu": 1500, "offload": True,
-        "network": "bridge", "networks": {"bridge": {"ip": f"172.17.0.{number}"}}, "created": CREATED, "exit_code": None,
+        "network": "bridge", "networks": {"bridge": {
+            "ip": f"172.17.0.{number}", "aliases": [], "network_id": "7b" * 32}}, "created": CREATED, "exit_code": None,
         "ports": [{"protocol": "tcp", "host_ip": host, "host_port": 8080, "container_port": 80} for host in ("0.0.0.0", "::")],
     } | changes
 

@@ -18,6 +18,7 @@ from natgw import __version__
 from natgw.api import state_directory
 from natgw.cli import lifecycle, output
 from natgw.cli.containers import exec_exit_code
+from natgw.cli.dockerview import docker_view
 from natgw.cli.group import TeachingGroup
 from natgw.cli.main import natgw as command_line
 from natgw.control import natconfig
@@ -468,7 +469,8 @@ def test_ps_json(natgw: Callable[..., str], daemon: FakeDaemon) -> None:
 
 def test_inspect(natgw: Callable[..., str], daemon: FakeDaemon) -> None:
     web, api = daemon.add("web"), daemon.add("api", 3)
-    assert json.loads(natgw("inspect", "web", "api")) == [web, api]
+    shown = json.loads(natgw("inspect", "web", "api"))
+    assert shown == [web | docker_view(web), api | docker_view(api)]
     assert natgw("inspect", "web").startswith('[\n    {\n        "id": "2222')
 
 
