@@ -70,8 +70,12 @@ def make_persistent(link: Link) -> None:
 
 
 def let_go(link: Link) -> None:
-    """Let a persistent tap end with its descriptor, wherever it is."""
-    fcntl.ioctl(link.fd, TUNSETPERSIST, 0)
+    """Let a persistent tap end with its descriptor, wherever it is. One that went with its namespace has ended already."""
+    try:
+        fcntl.ioctl(link.fd, TUNSETPERSIST, 0)
+    except OSError as error:
+        if error.errno != errno.EBADFD:
+            raise
 
 
 def _named(mac: bytes) -> str:

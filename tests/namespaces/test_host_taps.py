@@ -38,6 +38,16 @@ def test_a_tap_that_was_moved_is_reopened() -> None:
             taps.reopen(container.path, MAC, 1400)
 
 
+def test_one_that_went_with_its_namespace_is_let_go_of_all_the_same() -> None:
+    requires("ip")
+    with namespaces(2) as (gateway, container):
+        link = gateway.call(taps.create_persistent, MAC, 1400)
+        gateway.ip("link", "set", link.name, "netns", container.path)
+        container.ip("link", "del", link.name)  # what the kernel does to a tap when its namespace ends
+        taps.let_go(link)
+        link.close()
+
+
 def _frame(fd: int) -> bytes:
     """The next frame that is ARP, behind its 10 bytes of offload header."""
     try:
