@@ -80,6 +80,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(item.path.is_relative_to(folder) for folder in NAMESPACE_TESTS):
             item.add_marker("root")
+        if PROFILE == "nightly":
+            item.add_marker(pytest.mark.timeout(generated.NIGHTLY_LIMIT_S))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
