@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
@@ -56,10 +56,12 @@ class _Turn:
 class Attachments:
     """All attachments of the daemon."""
 
-    def __init__(self, networks: Networks, endpoints: Endpoints, store: Store) -> None:
+    def __init__(self, networks: Networks, endpoints: Endpoints, store: Store,
+                 nameservers: Callable[[Network], list[str]]) -> None:
         self._networks = networks
         self._endpoints = endpoints
         self._store = store
+        self._nameservers = nameservers
         self._known: dict[Key, Endpoint] = {}
         self._turns: dict[Key | str, _Turn] = {}
 
@@ -134,7 +136,7 @@ class Attachments:
 
     async def attachments(self) -> list[Record]:
         """All of them, without a look into the containers."""
-        return [_record(endpoint) for endpoint in self._known.values()]
+        return [self._outside(endpoint) for endpoint in self._known.values()]
 
     # -- networks ----------------------------------------------------------------------------------------------------------
 
@@ -203,7 +205,7 @@ class Attachments:
 
     async def _record(self, endpoint: Endpoint) -> Record:
         """With what is inside the container now."""
-        record = _record(endpoint)
+        record = self._outside(endpoint)
         found = None
         if endpoint.netns is not None:
             try:
@@ -214,6 +216,9 @@ class Attachments:
             "mac": found.mac, "mtu": found.mtu, "up": found.up, "addresses": list(found.addresses),
             "routes": [{"dst": destination, "gw": gateway} for destination, gateway in found.routes]}
         return record
+
+    def _outside(self, endpoint: Endpoint) -> Record:
+        return _record(endpoint) | {"nameservers": self._nameservers(endpoint.network)}
 
     @asynccontextmanager
     async def _locked(self, what: Key | str) -> AsyncIterator[None]:
@@ -245,7 +250,7 @@ def _record(endpoint: Endpoint) -> Record:
         "network": network.name, "container_id": endpoint.container_id, "ifname": endpoint.ifname, "netns": endpoint.netns,
         "name": endpoint.name, "aliases": list(endpoint.aliases), "endpoint_id": endpoint.id,
         "bridge": network.device, "bridge_mac": mac_text(network.gateway_mac), "mac": mac_text(endpoint.mac),
-        "mtu": endpoint.mtu, "link": endpoint.link, "addresses": addresses, "nameservers": [],
+        "mtu": endpoint.mtu, "link": endpoint.link, "addresses": addresses,
         "ports": [port.record() for port in endpoint.ports],
         "faults": [] if endpoint.port is not None else ["its link to the bridge is gone"],
     }

@@ -130,7 +130,7 @@ class Daemon:
         pump.start()
         await self.endpoints.restore()
         await self._containers.restore()
-        self.cni = Attachments(self.networks, self.endpoints, self.store)
+        self.cni = Attachments(self.networks, self.endpoints, self.store, self._dns.at_gateway)
         await self.cni.start()
 
     async def shutdown(self) -> None:

@@ -9,11 +9,12 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from types import TracebackType
 
 from tests.namespaces.topology import Lab, eventually
 
 BUSYBOX = Path("/bin/busybox")
-APPLETS = ("cat", "httpd", "ip", "nc", "ping", "sh", "sleep", "wget")
+APPLETS = ("cat", "httpd", "ip", "nc", "nslookup", "ping", "sh", "sleep", "wget")
 
 _CONF = """
 [engine]
@@ -89,6 +90,19 @@ class Podman:
 
     def names(self) -> list[str]:
         return self("ps", "-a", "--format", "{{.Names}}").stdout.split()
+
+    def close(self) -> None:
+        """Its containers go, and the mounts that podman keeps for its storage while there are any: also after a failure."""
+        self("rm", "-f", "-a", "-t", "0", check=False)
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()[::-1]:
+            if (where := line.split()[4]).startswith(f"{self.folder}/"):
+                subprocess.run(["umount", where], check=False, capture_output=True, timeout=20)
+
+    def __enter__(self) -> Podman:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
     def remove(self, *names: str) -> None:
         if names:

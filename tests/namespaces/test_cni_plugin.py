@@ -74,7 +74,7 @@ def test_add_check_delete(here: Lab, pod: Namespace, version: str) -> None:
         "interfaces": [{"name": host["ifname"], "mac": host["address"], **mtu},
                        {"name": "eth0", "mac": mac, "sandbox": pod.path, **mtu}],
         "ips": [{"interface": 1, "address": address, "gateway": "10.89.0.1", **family}],
-        "routes": [DEFAULT_ROUTE], "dns": {},
+        "routes": [DEFAULT_ROUTE], "dns": {"nameservers": ["10.89.0.1"]},
     }
     assert address == "10.89.0.2/24"
     assert reaches(pod, "198.51.100.1")

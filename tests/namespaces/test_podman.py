@@ -31,13 +31,11 @@ def files_of_engines() -> set[str]:
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Podman]:
     requires("ip", "tc", "ss")
-    with Lab() as lab:
+    with Lab() as lab, Podman(lab) as podman:
         lab.up()
-        podman = Podman(lab)
         podman.install("--subnet", "10.89.0.0/24")
         podman.install("--name", "back", "--subnet", "10.90.0.0/24")
         yield podman
-        podman.remove(*podman.names())
 
 
 @pytest.fixture
@@ -55,6 +53,7 @@ _UDP_ECHO = """
 import socket
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind(("", 53))
+print("listens", flush=True)
 while True:
     message, client = server.recvfrom(2048)
     server.sendto(message, client)
@@ -62,14 +61,9 @@ while True:
 _UDP_ASK = """
 import socket, sys
 client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-client.settimeout(0.5)
-for _ in range(20):  # until the server listens
-    client.sendto(b"hello", (sys.argv[1], 5353))
-    try:
-        print(client.recv(2048).decode())
-        break
-    except (TimeoutError, ConnectionRefusedError):
-        pass
+client.settimeout(10)
+client.sendto(b"hello", (sys.argv[1], 5353))
+print(client.recv(2048).decode())
 """
 
 
@@ -105,6 +99,8 @@ def test_published_ports_of_every_kind(podman: Podman) -> None:
                command=f"echo all > /www/all.html; {servers}; sleep 600")
     pid = podman("inspect", "--format", "{{.State.Pid}}", "all").stdout.strip()
     echo = lab.gateway.spawn("nsenter", f"--net=/proc/{pid}/ns/net", sys.executable, "-c", _UDP_ECHO)
+    assert echo.stdout is not None
+    assert echo.stdout.readline() == "listens\n"
     for port in (8000, 8001, 8002):
         assert serves(lab.outside, f"{GATEWAY}:{port}", "all")
     assert serves(lab.gateway, "127.0.0.1:8080", "all")
@@ -125,6 +121,19 @@ def test_two_networks(podman: Podman) -> None:
     for name, there, reached in (("front", "10.89.0.2", True), ("rear", "10.90.0.2", True), ("front", "10.90.0.2", False),
                                  ("rear", "10.89.0.2", False), ("both", "10.90.0.3", True)):
         assert (podman.exec(name, "ping", "-c", "1", "-W", "1", there).returncode == 0) is reached, (name, there)
+
+
+def test_names(podman: Podman) -> None:
+    """By name, alias and short id, and only on one's own network; port 53 of a container's own is free."""
+    podman.run("asks")
+    identity = podman("inspect", "--format", "{{.Id}}", "asks").stdout[:12]
+    podman.run("web", "--network", "natgw:alias=www")
+    podman.run("hidden", "--network", "back")
+    for name, address in (("web", "10.89.0.3"), ("www", "10.89.0.3"), (identity, "10.89.0.2"), ("hidden", None)):
+        done = podman.exec("asks", "nslookup", name, "10.89.0.1")
+        assert (address in done.stdout) if address else done.returncode, (name, done.stdout)
+    assert "nameserver 10.89.0.1" in podman.exec("asks", "cat", "/etc/resolv.conf").stdout
+    assert podman.exec("asks", "ping", "-c", "1", "-W", "2", "web").returncode == 0
 
 
 def test_connect_and_disconnect(podman: Podman) -> None:
@@ -188,9 +197,8 @@ def test_twenty_at_once(podman: Podman) -> None:
 def test_nothing_is_left() -> None:
     """Installed, used, uninstalled and down: no interface, mount, process or file of any of it."""
     mounted, kept = mounts(), files_of_engines()
-    with Lab() as lab:
+    with Lab() as lab, Podman(lab) as podman:
         lab.up()
-        podman = Podman(lab)
         podman.install("--name", "natgw")
         podman.serve("web", 80, "-p", "9999:80")
         podman.run("two")

@@ -5,7 +5,8 @@ when its namespace is nobody's any more: the socket itself would keep that alive
 resolver at that address, which knows their names.
 
 At a gateway's address only stations of that network are served: names are theirs alone, and nobody else shall have
-natgw ask questions for him.
+natgw ask questions for him. It is also where an engine that speaks CNI sends its containers: it writes their resolv.conf, and
+a socket of ours inside would be in the way of one of theirs that listens on port 53 of all addresses, as a cluster's DNS does.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class DnsService:
         self._forwarder = Forwarder(self.count, self._rng)
         self._files = ResolvFiles(daemon.options.state_dir)
         self._watched = Watched()
-        self._at_gateway: dict[str, list[dns.Server]] = {}
+        self._at_gateway: dict[str, dict[str, dns.Server]] = {}
         self._inside: dict[tuple[int, int], _Inside] = {}
         self._asking: dict[int, dns.Asking] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -92,7 +93,7 @@ class DnsService:
             self._timer.cancel()
         for asking in self._asking.values():
             asking.close()
-        for server in [*(each for servers in self._at_gateway.values() for each in servers),
+        for server in [*(each for servers in self._at_gateway.values() for each in servers.values()),
                        *(inside.server for inside in self._inside.values() if inside.server is not None)]:
             server.close()
         self._at_gateway.clear()
@@ -107,7 +108,7 @@ class DnsService:
             self._serve_network(event.network)
             self._use_hosts()
         elif event.action == "destroy":
-            for server in self._at_gateway.pop(event.network.id, []):
+            for server in self._at_gateway.pop(event.network.id, {}).values():
                 server.close()
         elif event.endpoint is not None and event.action == "connect":
             self._joined(event.endpoint)
@@ -119,7 +120,7 @@ class DnsService:
         if network.driver != "bridge":
             return
         zone = NetworksZone(self._daemon.endpoints, lambda: [network])
-        servers = self._at_gateway[network.id] = []
+        servers = self._at_gateway[network.id] = {}
         for gateway in gateways(network):
             try:
                 sockets = dns.bind(str(gateway))
@@ -135,11 +136,15 @@ class DnsService:
                     else:
                         self.count["foreign"] += 1
 
-                servers.append(dns.Server(sockets, serve))
+                servers[str(gateway)] = dns.Server(sockets, serve)
+
+    def at_gateway(self, network: Network) -> list[str]:
+        """The addresses at which a network's names are served."""
+        return list(self._at_gateway.get(network.id, ()))
 
     def _joined(self, endpoint: Endpoint) -> None:
         self._files.joined(endpoint, self._host_conf())
-        if endpoint.network.is_default or endpoint.owner == "docker" or endpoint.netns is None:
+        if endpoint.network.is_default or endpoint.owner != "natgw" or endpoint.netns is None:
             return
         try:
             key = netns.namespace_id(endpoint.netns)
