@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from natgw.testing.machine import GatewayMachine, check_machine
 
 
@@ -9,5 +11,6 @@ class AnyNat(GatewayMachine):
     """Every configuration there is."""
 
 
+@pytest.mark.timeout(900)  # minutes on a machine that others use too
 def test_the_gateway_keeps_to_the_model() -> None:
     check_machine(AnyNat)
