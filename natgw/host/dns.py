@@ -42,6 +42,8 @@ def bind(address: str) -> Sockets:
     try:
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         for handle in (udp, tcp):
+            # Beside whoever of root's has the port of all addresses and shares it: natgw itself, for a published port 53.
+            handle.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             handle.setblocking(False)
             handle.bind((address, PORT))
         tcp.listen(MAX_CONNECTIONS)

@@ -24,6 +24,7 @@ CONNECT_TIMEOUT_S = 10.0
 UDP_IDLE_S = 90.0
 MAX_UDP_CLIENTS = 1024
 BURST_DATAGRAMS = 64
+DNS_PORT = 53
 
 HostAddress = IPv4Address | IPv6Address
 
@@ -55,6 +56,9 @@ class Relay:
                 handle.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 handle.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if self.host_port == DNS_PORT:
+                # natgw's own name servers have it at the gateways' addresses, and go on having it (natgw.host.dns).
+                handle.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             handle.setblocking(False)
             handle.bind((str(self.host_ip), self.host_port))
             if kind == socket.SOCK_STREAM:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.namespaces.resolvers import resolver
-from tests.namespaces.topology import OUTSIDE, Lab, Namespace, eventually, ip, web_server
+from tests.namespaces.topology import GATEWAY, OUTSIDE, Lab, Namespace, eventually, ip, web_server
 
 pytestmark = pytest.mark.requires("dig", "busybox", "getent", "curl", "dnsmasq")
 
@@ -99,6 +99,21 @@ def test_the_gateway_serves_its_own_network(town: Town) -> None:
     assert town.names(town.lab.gateway, "db", server=gateway) == town.names(town.one, "db")
     assert town.names(town.other, "lone", server=other)
     assert town.names(town.one, "lone", "A", "+time=1", server=other) == []
+
+
+def test_port_53_can_be_published(town: Town) -> None:
+    """By a container that is a name server itself; natgw's own go on at the gateways, and its port is still its own."""
+    lab = town.lab
+    server = attach(lab, "ns", "ns", "-p", "53:53/udp", "-p", "53:53/tcp")
+    resolver(server, "172.17.0.2")
+    assert town.names(lab.outside, "any.test", server=GATEWAY) == ["203.0.113.80"]
+    assert town.names(lab.outside, "any.test", "A", "+tcp", server=GATEWAY) == ["203.0.113.80"]
+    assert town.names(lab.gateway, "any.test", server="127.0.0.1") == ["203.0.113.80"]
+    gateway = lab.json("inspect", "web")[0]["gateway"]
+    assert town.names(town.one, "web", server=gateway) == town.names(town.one, "web") != []
+    taken = lab.natgw("publish", "web", "53:53/udp", check=False)
+    assert "Bind for 0.0.0.0:53 failed: port is already allocated" in taken.stderr
+    lab.natgw("detach", "ns")
 
 
 def test_other_names_are_asked_of_the_hosts_resolvers(town: Town) -> None:
