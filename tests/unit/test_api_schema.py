@@ -15,7 +15,7 @@ def test_defaults_are_filled_in() -> None:
     body = schema.parse('{"command": ["true"]}', schema.RUN)
     assert body == {"name": None, "command": ["true"], "publish": [], "network": None, "aliases": [], "link": None,
                     "ip": None, "mac": None, "mtu": None,
-                    "offload": True, "detach": False, "env": {}, "workdir": None}
+                    "offload": True, "dhcp": False, "detach": False, "env": {}, "workdir": None}
 
 
 def test_defaults_are_not_shared() -> None:

@@ -210,6 +210,9 @@ port_range = "1024-2047"
 exclusive_uplink = true
 ipv6 = true
 subnet6 = "fd00:9::/64"
+dns = ["192.0.2.53", "2001:db8::53"]
+dhcp = true
+dhcp_lease = 600
 
 [nat]
 type = "symmetric"
@@ -229,6 +232,7 @@ def test_a_file(tmp_path: Path) -> None:
     assert (options.uplink, str(options.subnet), str(options.gateway)) == ("eth9", "10.9.0.0/24", "10.9.0.9")
     assert (options.mtu, options.link, options.port_range, options.exclusive_uplink) == (1400, "veth", (1024, 2047), True)
     assert (options.ipv6, str(options.subnet6)) == (True, "fd00:9::/64")
+    assert (options.dns, options.dhcp, options.dhcp_lease) == (("192.0.2.53", "2001:db8::53"), True, 600)
     assert (options.nat.udp, options.nat.tcp) == (NatBehaviour(mapping=APD, filtering=EI), NatBehaviour(mapping=APD))
     assert options.nat.timeouts == replace(TIMEOUT_PROFILES["linux"], udp_s=120)
     assert set(up) == set(configfile.UP) == set(tomllib.loads(FILE)["up"])
