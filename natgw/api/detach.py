@@ -54,23 +54,29 @@ def detach(daemon: Callable[[Reporter], None]) -> None:
     reading, writing = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()
+    # A Ctrl-C waits until the daemon's pid is known: earlier, there would be nobody to pass it on to.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     child = os.fork()
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(reading)
         _become_daemon(daemon, writing)
     os.close(writing)
-    os.waitpid(child, 0)
     with os.fdopen(reading, "rb", buffering=0) as pipe:
         pid = 0
         try:
+            os.waitpid(child, 0)
             lines = _lines(pipe.fileno(), START_TIMEOUT_S)
             pid = int(next(lines, "0"))
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             outcome = next(lines, "it ended before it was ready")
         except BaseException:
             if pid:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
             raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if outcome != READY:
         raise NatgwError(outcome)
 
