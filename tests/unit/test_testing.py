@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.sctp import SCTP
+from scapy.packet import Raw
 
 from natgw.datapath import PRESETS
 from natgw.testing import (
@@ -134,6 +136,12 @@ def test_checksums_that_are_wrong_are_found(layer: IP) -> None:
     good[8] ^= 1
     with pytest.raises(AssertionError, match="IP checksum"):
         assert_checksums(bytes(good))
+
+
+def test_an_error_that_quotes_what_scapy_cannot_read_has_a_good_checksum() -> None:
+    quoted = bytes(IP(src="172.17.0.2", dst="203.0.113.1") / SCTP(sport=80, dport=53, tag=7) / b"\x01")
+    error = bytes(IP(src="172.17.0.1", dst="172.17.0.2") / ICMP(type=11) / Raw(quoted))
+    assert_checksums(error)
 
 
 def run_pytest(folder: Path, test: str) -> str:
