@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from typing import Literal
 
 from natgw.datapath.behaviour import NatConfig
+from natgw.tables.flowtable import MAX_AWAKE
 
 MAC_BYTES = 6
 
@@ -32,7 +33,8 @@ class DatapathConfig:
     `port_range` is inclusive; external ports of mappings are taken from it, and only from it. `exclusive` says that natgw
     alone owns the uplink's addresses: it then answers ARP and echo for them, and drops what belongs to nobody instead of
     leaving it to the host. `nat` is how the translator behaves to begin with; `Datapath.set_nat` changes it. `seed` makes
-    the choice of ports repeatable. `fast_path=False` sends every frame the slow, readable way: the property tests compare
+    the choice of ports repeatable. Of `max_flows`, about `max_awake_flows` are held ready, the others at rest until a packet
+    comes. `fast_path=False` sends every frame the slow, readable way: the property tests compare
     both.
     """
 
@@ -40,6 +42,7 @@ class DatapathConfig:
     exclusive: bool = False
     seed: int | None = None
     max_flows: int = 1_000_000
+    max_awake_flows: int = MAX_AWAKE
     max_fdb_entries: int = 8192
     max_neighbours: int = 4096
     nat: NatConfig = field(default_factory=NatConfig)

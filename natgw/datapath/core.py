@@ -30,6 +30,8 @@ from natgw.wire.parse import parse_packet
 
 MAX_HELD = 1024
 """Unsolicited SYNs that wait at a time."""
+BEHIND_S = 0.005
+"""How soon `tick` wants to be called again when more flows are due than end in one go."""
 TICK_S = 1.0
 """How often `tick` wants to be called: expiry and ageing are this exact."""
 
@@ -103,7 +105,10 @@ class Datapath:
         self.napt.expire(now)
         if self.uplink is not None and self.uplink.addresses:
             walk.refuse_held(self, self.uplink, now)
-        next_tick = now + TICK_S
+        if self.napt.flows.behind:
+            next_tick = now + BEHIND_S
+        else:
+            next_tick = now + TICK_S
         for side in self.sides():
             side.neighbours.tick(now)
             side.fragments.expire(now)

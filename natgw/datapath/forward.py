@@ -57,6 +57,8 @@ def forward_later_fragment(dp: Datapath, side: Side, packet: IpPacket, now: floa
     key = packet.fragment_key
     leg = side.fragments.leader(key, now)
     if leg is not None:
+        leg = dp.napt.flows.current(leg, packet.protocol)
+    if leg is not None:
         return _follow(dp, leg, packet, now)
     waits = side.fragments.wait(key, bytes(memoryview(packet.buf)[: packet.end]), now)
     return Verdict.FRAGMENT_WAITS if waits else Verdict.DROP_FRAGMENT

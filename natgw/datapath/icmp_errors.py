@@ -35,7 +35,7 @@ def translate_error(dp: Datapath, realm: Realm, packet: IpPacket, now: float) ->
     embedded = parse_embedded(packet)
     if embedded is None:
         return Verdict.DROP_ICMP_BAD
-    answer = realm.of(embedded.protocol).get(embedded.reversed_key)
+    answer = dp.napt.flows.find(realm, embedded.protocol, embedded.reversed_key)
     if answer is None:
         return Verdict.DROP_ICMP_NO_FLOW
     flow = answer.flow

@@ -22,7 +22,8 @@ from natgw.datapath.sides import Bridge, Uplink
 from natgw.datapath.tcp_state import Direction, TcpState
 from natgw.datapath.verdict import Extra, Verdict
 from natgw.errors import Conflict, NotFound
-from natgw.tables.flows import Flow, FlowTable, Leg, Mapping, Realm, destination, leg_key, source
+from natgw.tables.flows import Flow, Leg, Mapping, Realm, destination, leg_key, source
+from natgw.tables.flowtable import FlowTable
 from natgw.tables.neigh import Neighbour
 from natgw.tables.portpool import PortPool
 from natgw.tables.ratelimit import ErrorLimiter
@@ -56,7 +57,7 @@ class Napt:
     def __init__(self, config: DatapathConfig, extras: list[int]) -> None:
         self.config = config
         self.extras = extras
-        self.flows = FlowTable(config.max_flows, self._ended)
+        self.flows = FlowTable(config.max_flows, self._ended, _woken, config.max_awake_flows)
         self._rng = random.Random(config.seed)
         self._now = 0.0
         self._pools: dict[tuple[int, bytes], PortPool] = {}
@@ -89,7 +90,7 @@ class Napt:
 
     def leg_of(self, realm: Realm, packet: IpPacket) -> Leg | None:
         """The leg of a flow that exists, for a whole packet of a translated protocol that is no ICMP error."""
-        leg = realm.of(packet.protocol).get(leg_key(packet.src, packet.dst, packet.sport, packet.dport))
+        leg = self.flows.find(realm, packet.protocol, leg_key(packet.src, packet.dst, packet.sport, packet.dport))
         # An ICMP identifier says nothing of who asks and who answers, so the type must fit the direction.
         if leg is not None and packet.is_icmp:
             fits = packet.is_echo_request if leg is leg.flow.original else packet.is_echo_reply
@@ -200,7 +201,7 @@ class Napt:
         reply = Leg(leg_key(internal, packet.src, port, packet.sport),
                     leg_key(packet.dst, packet.src, packet.dport, packet.sport), bridge.realm, hop)
         flow = Flow(packet.protocol, original, reply, mapping, bridge.name, "inbound")
-        if packet.protocol == UDP and reply.key in bridge.realm.udp:
+        if packet.protocol == UDP and self.flows.has(bridge.realm, UDP, reply.key):
             # The other way is taken: towards this remote the endpoint has another mapping. So this one only leads in.
             prepare(original, UDP)
             return original
@@ -279,7 +280,6 @@ class Napt:
     def _overload(self, request: PortRequest, pool: PortPool, uplink: Uplink) -> int | None:
         """A port that no other flow to the same remote has, taken: the one that the internal endpoint has towards another
         remote (the newest, as find_appropriate_src in net/netfilter/nf_nat_core.c has it), its own, or the next ones."""
-        flows = uplink.realm.of(request.protocol)
         span = pool.high - pool.low + 1
         start = request.internal_port if request.internal_port in pool else pool.low + self._rng.randrange(span)
         had = self._shared_port(request)
@@ -287,7 +287,8 @@ class Napt:
         for port in tried if had is None else (had, *tried):
             key = leg_key(request.remote_address, request.external_address, request.remote_port, port)
             external = request.external_address + port.to_bytes(2, "big")
-            if key not in flows and ((request.protocol, external) in self._overloaded or pool.take(port)):
+            taken = self.flows.has(uplink.realm, request.protocol, key)
+            if not taken and ((request.protocol, external) in self._overloaded or pool.take(port)):
                 return port
         return None
 
@@ -303,11 +304,10 @@ class Napt:
         """Enter a new flow and give its original leg. If its keys are taken, nothing is left of it."""
         protocol = flow.protocol
         for leg in (flow.original, flow.reply):
-            if leg.key in leg.realm.of(protocol):
+            if self.flows.has(leg.realm, protocol, leg.key):
                 self._release_unused(flow.mapping)
                 return Verdict.DROP_FLOW_COLLISION
-        for leg in (flow.original, flow.reply):
-            prepare(leg, protocol)
+        _prepare(flow)
         timeouts = self.nat.timeouts
         # Where a UDP stream lives longer, the slow path has to see it become one.
         waits = protocol == UDP and timeouts.udp_stream_s != timeouts.udp_s
@@ -426,6 +426,20 @@ def _host_side(publication: Publication) -> Endpoint:
     at = publication.host_ip
     address = any_address(publication.container_ip.packed) if at is None else at.packed
     return PROTOCOL_NUMBERS[publication.protocol], address, publication.host_port
+
+
+def _prepare(flow: Flow) -> None:
+    prepare(flow.original, flow.protocol)
+    prepare(flow.reply, flow.protocol)
+
+
+def _woken(flow: Flow) -> None:
+    """Make a flow that rested what it was."""
+    _prepare(flow)
+    if flow.protocol == TCP:
+        _set_fast(flow, flow.state in tcp_state.FAST_STATES)
+    else:
+        _set_fast(flow, flow.protocol != UDP or flow.state == UDP_STREAM)
 
 
 def _set_fast(flow: Flow, fast: bool) -> None:

@@ -12,15 +12,12 @@ apart.
 A *realm* is one side's view: the legs of packets that arrive there. Each network has one and the uplink has one, since the
 same 12 bytes may mean different flows on different sides. For ICMP queries the identifier stands for both ports.
 
-Expiry is a wheel of one-second slots. A flow lies in the slot of its deadline; traffic only notes the time on its leg, and
-when the slot comes up the flow is either idle (and ends) or moves on to the slot of its new deadline. So a packet costs
-one assignment, and a second costs as much as flows are due in it, however large the table is.
+These are the objects a packet meets; `natgw.tables.flowtable` has them all, and lets those rest that have not been used for
+a while (`natgw.tables.resting`). A leg that packets go by is always awake, and stays the same object while it is.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from natgw.tables.neigh import Neighbour
@@ -50,7 +47,8 @@ def reversed_key(key: bytes) -> bytes:
 class Realm:
     """The legs of packets that arrive on one side, by protocol; ICMP queries have the identifier as both ports.
 
-    What has no ports has 0 for them: there is one flow between two addresses.
+    What has no ports has 0 for them: there is one flow between two addresses. These are the legs that are awake, for the fast
+    path to look in; `FlowTable.find` knows the others too.
     """
 
     __slots__ = ("icmp", "others", "tcp", "udp")
@@ -121,13 +119,20 @@ class Leg:
         self.bytes = 0
 
 
+NOWHERE = -1
+"""The slot of a flow that is not in the table."""
+AT_REST = -2
+"""The slot of a flow whose place in the table has been taken by its record."""
+
+
 class Flow:
     """A conversation. `original` is the leg of the side that began it; `timeout_s` the idle time it is given.
 
     `kind` is "outbound" if it began inside, "published" if it came in by a published port, "inbound" by a mapping.
+    `slot` and `reminder` are where it lies in the wheels of the table and of the flows at rest.
     """
 
-    __slots__ = ("created", "ended", "kind", "mapping", "network", "original", "protocol", "reply", "slot", "state",
+    __slots__ = ("created", "ended", "kind", "mapping", "network", "original", "protocol", "reminder", "reply", "slot", "state",
                  "timeout_s")
 
     def __init__(self, protocol: int, original: Leg, reply: Leg, mapping: Mapping | None, network: str, kind: str) -> None:
@@ -141,7 +146,8 @@ class Flow:
         self.state = 0
         self.created = 0.0
         self.timeout_s = 0.0
-        self.slot = -1
+        self.slot = NOWHERE
+        self.reminder = NOWHERE
         original.flow = self
         reply.flow = self
 
@@ -155,166 +161,14 @@ class Flow:
         return self.reply if leg is self.original else self.original
 
 
-class FlowTable:
-    """All flows and mappings. `on_end` is told of each flow that ends, after it is out of the table."""
-
-    def __init__(self, max_flows: int, on_end: Callable[[Flow], None]) -> None:
-        self.max_flows = max_flows
-        self._on_end = on_end
-        self._count = 0
-        self._by_internal: dict[tuple[int, bytes], Mapping] = {}
-        self._by_external: dict[tuple[int, bytes], Mapping] = {}
-        self._mappings_of: Counter[bytes] = Counter()
-        self._contacts: Counter[tuple[int, bytes]] | None = None
-        self.inbound_refreshes = True
-        # A slot is a dict used as an ordered set: flows leave it at once when they end or move, and expire in a fixed order.
-        self._wheel: dict[int, dict[Flow, None]] = {}
-        self._next_slot: int | None = None
-
-    def __len__(self) -> int:
-        return self._count
-
-    @property
-    def full(self) -> bool:
-        return self._count >= self.max_flows
-
-    def last(self, flow: Flow) -> float:
-        """When a flow last carried a packet that keeps it alive."""
-        if self.inbound_refreshes or flow.protocol != UDP:
-            return max(flow.original.last, flow.reply.last)
-        return flow.inner.last
-
-    def mapping_for(self, protocol: int, internal: bytes, scope: bytes) -> Mapping | None:
-        """The mapping of an internal endpoint towards the remotes of a scope."""
-        return self._by_internal.get((protocol, internal + scope))
-
-    def mapping_at(self, protocol: int, external: bytes) -> Mapping | None:
-        """Whose an external endpoint is; None for one that is free, or that several share."""
-        return self._by_external.get((protocol, external))
-
-    def mappings_of(self, address: bytes) -> int:
-        """How many mappings an internal address has."""
-        return self._mappings_of[address]
-
-    def add_mapping(self, mapping: Mapping) -> None:
-        self._by_internal[mapping.protocol, mapping.internal + mapping.scope] = mapping
-        self._mappings_of[mapping.internal[:-2]] += 1
-        if not mapping.shared:
-            self._by_external[mapping.protocol, mapping.external] = mapping
-
-    def drop_mapping(self, mapping: Mapping) -> None:
-        if self._by_internal.pop((mapping.protocol, mapping.internal + mapping.scope), None) is None:
-            return
-        address = mapping.internal[:-2]
-        self._mappings_of[address] -= 1
-        if not self._mappings_of[address]:
-            del self._mappings_of[address]
-        if not mapping.shared:
-            del self._by_external[mapping.protocol, mapping.external]
-
-    def track_contacts(self, wanted: bool) -> None:
-        """Whether to remember which remote addresses each mapping was used towards: only address-dependent filtering asks."""
-        if not wanted:
-            self._contacts = None
-        elif self._contacts is None:
-            self._contacts = Counter(contact for flow in self if (contact := _contact(flow)) is not None)
-
-    def has_contacted(self, mapping: Mapping, address: bytes) -> bool:
-        """Whether a flow that began inside uses the mapping towards a remote address. Needs `track_contacts`."""
-        return self._contacts is not None and (mapping.protocol, mapping.external + address) in self._contacts
-
-    def add(self, flow: Flow, now: float) -> None:
-        """Enter a flow whose two keys are free, with its timeout set."""
-        for leg in (flow.original, flow.reply):
-            leg.realm.of(flow.protocol)[leg.key] = leg
-            leg.neighbour.flows += 1
-        flow.original.last = flow.reply.last = flow.created = now
-        contact = None if self._contacts is None else _contact(flow)
-        if self._contacts is not None and contact is not None:
-            self._contacts[contact] += 1
-        if flow.mapping is not None:
-            flow.mapping.flows += 1
-        self._count += 1
-        self._place(flow, now + flow.timeout_s)
-
-    def remove(self, flow: Flow) -> None:
-        """Take a flow out, at once. A flow that is out already stays so."""
-        if flow.slot < 0:
-            return
-        self._unplace(flow)
-        flow.ended = True
-        for leg in (flow.original, flow.reply):
-            legs = leg.realm.of(flow.protocol)
-            if legs.get(leg.key) is leg:
-                del legs[leg.key]
-            leg.neighbour.flows -= 1
-        self._count -= 1
-        contact = None if self._contacts is None else _contact(flow)
-        if self._contacts is not None and contact is not None:
-            self._contacts[contact] -= 1
-            if not self._contacts[contact]:
-                del self._contacts[contact]
-        if flow.mapping is not None:
-            flow.mapping.flows -= 1
-        self._on_end(flow)
-
-    def set_neighbour(self, leg: Leg, neighbour: Neighbour[Any]) -> None:
-        """Point a leg to another hop."""
-        leg.neighbour.flows -= 1
-        neighbour.flows += 1
-        leg.neighbour = neighbour
-
-    def set_timeout(self, flow: Flow, timeout_s: float, now: float) -> None:
-        """Give a flow another idle time. A nearer deadline takes effect at once, a later one when its slot comes up."""
-        flow.timeout_s = timeout_s
-        deadline = now + timeout_s
-        if int(deadline) + 1 < flow.slot:
-            self._unplace(flow)
-            self._place(flow, deadline)
-
-    def expire(self, now: float) -> int:
-        """End the flows that were idle for their time; gives how many. Deadlines are met within a second, never early."""
-        ended = 0
-        # At first, and after a long pause (a laptop that slept), only slots that exist are visited.
-        if self._next_slot is None or now - self._next_slot > len(self._wheel):
-            due = sorted(slot for slot in self._wheel if slot <= now)
-        else:
-            due = list(range(self._next_slot, int(now) + 1))
-        self._next_slot = int(now) + 1
-        for slot in due:
-            for flow in list(self._wheel.get(slot, ())):
-                deadline = self.last(flow) + flow.timeout_s
-                if deadline <= now:
-                    self.remove(flow)
-                    ended += 1
-                else:
-                    self._unplace(flow)
-                    self._place(flow, deadline)
-        return ended
-
-    def __iter__(self) -> Iterator[Flow]:
-        """Every flow once, as the wheel has them."""
-        for flows in list(self._wheel.values()):
-            yield from list(flows)
-
-    def _place(self, flow: Flow, deadline: float) -> None:
-        # The slot after the deadline, so that nothing ends early; never one that has already been visited.
-        slot = int(deadline) + 1
-        if self._next_slot is not None and slot < self._next_slot:
-            slot = self._next_slot
-        flow.slot = slot
-        self._wheel.setdefault(slot, {})[flow] = None
-
-    def _unplace(self, flow: Flow) -> None:
-        flows = self._wheel[flow.slot]
-        del flows[flow]
-        if not flows:
-            del self._wheel[flow.slot]
-        flow.slot = -1
+def _mark(slot: int, *, ended: bool) -> Flow:
+    nowhere: Neighbour[Any] = Neighbour(b"", 0.0)
+    flow = Flow(0, Leg(b"", b"", Realm(), nowhere), Leg(b"", b"", Realm(), nowhere), None, "", "")
+    flow.slot, flow.ended = slot, ended
+    return flow
 
 
-def _contact(flow: Flow) -> tuple[int, bytes] | None:
-    """Protocol, external endpoint and remote address of a flow that began inside."""
-    if flow.kind != "outbound" or flow.mapping is None:
-        return None
-    return flow.protocol, flow.mapping.external + destination(flow.original.key)
+ENDED = _mark(NOWHERE, ended=True)
+"""What a leg calls its flow once that has ended: a flow and its legs must not keep each other alive."""
+RESTING = _mark(AT_REST, ended=False)
+"""The same, once the flow rests. Whoever has kept the leg asks `FlowTable.current` for the one that took its place."""

@@ -29,6 +29,7 @@ from natgw.datapath import (
 )
 from natgw.datapath.config import TransportName
 from natgw.datapath.core import TICK_S
+from natgw.tables.flowtable import MAX_AWAKE
 from natgw.wire.arp import REQUEST, ArpMessage, build_reply, parse_arp
 from natgw.wire.ethernet import ETH, L3, TYPE_ARP, TYPE_IPV4, is_group
 
@@ -69,20 +70,21 @@ class SimulatedGateway:
     addresses, the first of which is used unless `nat` says otherwise. `publish` has a pair for each published port, such as
     ("c1", "8080:80/udp"), in Docker's words. `seed` makes the choice of ports repeatable. With `exclusive` the external
     addresses are natgw's alone, as with `natgw up --exclusive-uplink`; else what is not natgw's goes to a host that is not
-    there. Raises ValueError for what the datapath refuses.
+    there. More flows than `max_awake_flows` rest until a packet comes. Raises ValueError for what the datapath refuses.
     """
 
     def __init__(self, nat: NatConfig | None = None, *, containers: int | Sequence[str] = 2,
                  publish: Iterable[tuple[str, str]] = (), external: Sequence[str] = (EXTERNAL,), seed: int = 0,
                  fast_path: bool = True, port_range: tuple[int, int] = (1024, 65535), exclusive: bool = True,
-                 mtu: int = 1500) -> None:
+                 mtu: int = 1500, max_awake_flows: int = MAX_AWAKE) -> None:
         names = [f"c{n + 1}" for n in range(containers)] if isinstance(containers, int) else list(containers)
         self.now = 0.0
         self.external = list(external)
         self.containers = {name: str(GATEWAY + 1 + index) for index, name in enumerate(names)}
         """Each container's address, by its name."""
         self.datapath = Datapath(DatapathConfig(nat=nat or NatConfig(), seed=seed, fast_path=fast_path, coalesce=False,
-                                                exclusive=exclusive, port_range=port_range))
+                                                exclusive=exclusive, port_range=port_range,
+                                                max_awake_flows=max_awake_flows))
         self._sent: list[tuple[str, bytes]] = []
         self._ports: dict[str, Port] = {}
         self._macs = {IPv4Address(address).packed: mac_of(address) for address in self.containers.values()}

@@ -25,6 +25,7 @@ from natgw.datapath import (
     UplinkConfig,
     Verdict,
 )
+from natgw.tables.flowtable import MAX_AWAKE
 from natgw.wire.checksum import pseudo_sum
 from tests.conftest import examples
 
@@ -39,9 +40,10 @@ REMOTES = ("198.51.100.1", "203.0.113.9")
 class Gateway:
     """A gateway in memory with two containers, an uplink and one published port."""
 
-    def __init__(self, *, fast_path: bool) -> None:
+    def __init__(self, *, fast_path: bool, max_awake_flows: int = MAX_AWAKE) -> None:
         self.sent: list[tuple[str, bytes]] = []
-        self.datapath = dp = Datapath(DatapathConfig(seed=7, fast_path=fast_path, coalesce=False))
+        self.datapath = dp = Datapath(DatapathConfig(
+            seed=7, fast_path=fast_path, coalesce=False, max_awake_flows=max_awake_flows))
         bridge = dp.add_network(NetworkConfig(
             name="bridge", subnet=IPv4Network("172.17.0.0/16"), gateway=IPv4Address("172.17.0.1"),
             gateway_mac=bytes.fromhex(GATEWAY_MAC.replace(":", ""))))
@@ -133,10 +135,11 @@ def _make_partial(frame: bytearray, body: Packet) -> None:
     frame[44 + offset : 46 + offset] = pseudo_sum(frame[36:44], protocol, length).to_bytes(2, "big")
 
 
-@given(st.lists(steps(), min_size=1, max_size=40))
-@settings(max_examples=examples(250))
-def test_same_bytes_and_verdicts(sequence: list[tuple[str, bytes, float]]) -> None:
-    fast, slow = Gateway(fast_path=True), Gateway(fast_path=False)
+@given(st.lists(steps(), min_size=1, max_size=40), st.sampled_from((1, MAX_AWAKE)))
+@settings(max_examples=examples(400))
+def test_same_bytes_and_verdicts(sequence: list[tuple[str, bytes, float]], max_awake_flows: int) -> None:
+    """Also with one flow awake and all others at rest."""
+    fast, slow = (Gateway(fast_path=fast, max_awake_flows=max_awake_flows) for fast in (True, False))
     now = 1.0
     for port, frame, elapsed in sequence:
         now += elapsed

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis.stateful import invariant
 
-from natgw.testing.machine import GatewayMachine, check_machine
+from natgw.testing.machine import AT_LEAST, GatewayMachine, check_machine
 
 
 class AnyNat(GatewayMachine):
     """Every configuration there is."""
 
 
+class RestlessNat(GatewayMachine):
+    """The same, with so few flows awake that all others rest, and wake up for every packet."""
+
+    max_awake_flows = 2
+
+    @invariant()
+    def flows_rest(self) -> None:
+        if hasattr(self, "model"):
+            table = self.fast.datapath.napt.flows
+            self.reached["at rest"] += len(table) > table.awake
+
+
 @pytest.mark.timeout(900)  # minutes on a machine that others use too
-def test_the_gateway_keeps_to_the_model() -> None:
-    check_machine(AnyNat)
+@pytest.mark.parametrize("machine", [AnyNat, RestlessNat])
+def test_the_gateway_keeps_to_the_model(machine: type[GatewayMachine]) -> None:
+    check_machine(machine, at_least=AT_LEAST | ({"at rest": 500} if machine is RestlessNat else {}))

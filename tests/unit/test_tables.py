@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natgw.tables.fdb import AGEING_S, Fdb, Learned
-from natgw.tables.flows import Flow, FlowTable, Leg, Mapping, Realm, leg_key
+from natgw.tables.flows import Flow, Leg, Mapping, Realm, leg_key
+from natgw.tables.flowtable import FlowTable
 from natgw.tables.neigh import MAX_QUEUED_FRAMES, MAX_TRIES, REACHABLE_S, RETRY_S, UNUSED_S, Neighbour, NeighbourTable
 from natgw.tables.neigh import NeighbourState as State
 from natgw.tables.ratelimit import ErrorLimiter, TokenBucket
