@@ -40,6 +40,7 @@ from natgw.control.store import Store
 from natgw.control.uplink import UplinkManager
 from natgw.datapath import Datapath, DatapathConfig
 from natgw.errors import Conflict, NatgwError, NotFound
+from natgw.host.collector import Collector
 from natgw.host.pump import Pump
 from natgw.wire.ipv6 import MINIMUM_MTU
 
@@ -84,6 +85,7 @@ class Daemon:
         self._dns, self._dhcp = DnsService(self), DhcpService(self)
         self._services: list[Service] = [self._dns, self._dhcp]
         self._pump: Pump | None = None
+        self._collector: Collector | None = None
         self._uplink: UplinkManager | None = None
 
     @property
@@ -108,6 +110,7 @@ class Daemon:
             await self._make()
             for service in self._services:
                 await service.start()
+            self._collector = Collector(asyncio.get_running_loop())
         except BaseException:
             await self.shutdown()
             raise
@@ -156,6 +159,8 @@ class Daemon:
                 await self.endpoints.stop()
                 await self.networks.stop()
                 self.store.close()
+            if self._collector is not None:
+                self._collector.close()
             if self._pump is not None:
                 self._pump.close()
             self._ledger.clear()
