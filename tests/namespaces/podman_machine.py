@@ -23,6 +23,8 @@ enable_port_reservation = false
 events_logger = "none"
 lock_type = "file"
 runtime = "runc"
+static_dir = "{folder}/root/libpod"
+tmp_dir = "{folder}/tmp"
 [network]
 network_backend = "cni"
 cni_plugin_dirs = ["{folder}/cni-bin"]
@@ -31,6 +33,12 @@ default_network = "natgw"
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 log_driver = "k8s-file"
+"""
+_STORAGE = """
+[storage]
+driver = "overlay"
+graphroot = "{folder}/root"
+runroot = "{folder}/run"
 """
 
 
@@ -48,6 +56,8 @@ class Podman:
             (self.rootfs / "bin" / applet).symlink_to("busybox")
         self._conf = self.folder / "containers.conf"
         self._conf.write_text(_CONF.format(folder=self.folder))
+        self._storage = self.folder / "storage.conf"
+        self._storage.write_text(_STORAGE.format(folder=self.folder))
 
     @property
     def directories(self) -> list[str]:
@@ -58,15 +68,25 @@ class Podman:
         """Tell podman of a network of natgw's."""
         self.lab.natgw("cni", "install", *self.directories, *options)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes any `podman` this one, whoever calls it."""
+        inherited = {key: value for key, value in os.environ.items() if key != "NATGW_SOCKET"}
+        return inherited | {"CONTAINERS_CONF": str(self._conf), "CONTAINERS_STORAGE_CONF": str(self._storage)}
+
     def __call__(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        command = ["nsenter", f"--net={self.lab.gateway.path}", "podman", "--root", str(self.folder / "root"), "--runroot",
-                   str(self.folder / "run"), "--tmpdir", str(self.folder / "tmp"), *args]
-        environment = {key: value for key, value in os.environ.items() if key != "NATGW_SOCKET"}
+        command = ["nsenter", f"--net={self.lab.gateway.path}", "podman", *args]
         done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, stdin=subprocess.DEVNULL,
-                              env=environment | {"CONTAINERS_CONF": str(self._conf)})
+                              env=self.environment)
         if check and done.returncode:
             raise AssertionError(f"podman {' '.join(args)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
         return done
+
+    def natgw(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """natgw's command where `podman` is this one."""
+        environment = self.environment | {"NATGW_SOCKET": str(self.lab.socket)}
+        return subprocess.run(["nsenter", f"--net={self.lab.gateway.path}", *self.lab.natgw_command(*args)], text=True,
+                              capture_output=True, timeout=90, check=False, stdin=subprocess.DEVNULL, env=environment)
 
     def run(self, name: str, *options: str, command: str = "sleep 600") -> str:
         """A container in the background; gives its address on eth0."""

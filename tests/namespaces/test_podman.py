@@ -187,6 +187,52 @@ def test_what_podman_is_told(podman: Podman, options: tuple[str, ...], said: str
     assert page(podman.lab.outside, f"{GATEWAY}:9999", "web") == "web"
 
 
+def attached(podman: Podman, *args: str) -> str:
+    """`natgw attach`; gives the container's address."""
+    done = podman.natgw("attach", *args)
+    assert done.returncode == 0, done.stderr
+    (row,) = podman.lab.json("ps")
+    assert (row["id"], row["name"], row["kind"], row["state"]) == (done.stdout.strip(), "web", "attached", "running")
+    address: str = row["ip"]
+    return address
+
+
+def test_attach_a_container_without_a_network(podman: Podman) -> None:
+    """`podman run --network none`, then natgw's default network with a published port, as long as it is wanted."""
+    lab = podman.lab
+    assert podman.serve("web", 80, "--network", "none") == ""
+    assert attached(podman, "podman:web", "-p", "9995:80") == podman.address("web") == "172.17.0.2"
+    for source, address in ((lab.outside, f"{GATEWAY}:9995"), (lab.gateway, "127.0.0.1:9995"), (lab.gateway, "172.17.0.2")):
+        assert page(source, address, "web") == "web"
+    assert podman.exec("web", "ping", "-c", "1", "-W", "2", "198.51.100.1").returncode == 0
+    lab.natgw("detach", "web")
+    assert podman.exec("web", "ip", "-o", "link").stdout.count("\n") == 1
+    assert page(lab.outside, f"{GATEWAY}:9995", "web") == REFUSED
+    assert lab.json("ps") == []
+
+
+@pytest.mark.parametrize("end", [("stop", "-t", "0"), ("kill",), ("rm", "-f", "-t", "0")])
+def test_an_attached_container_ends(podman: Podman, end: tuple[str, ...]) -> None:
+    """It leaves the network by itself, port and address with it; started again, it is attached again by its user."""
+    lab = podman.lab
+    podman.serve("web", 80, "--network", "none")
+    identity = podman("inspect", "--format", "{{.Id}}", "web").stdout.strip()
+    attached(podman, f"podman:{identity[:12]}", "--name", "web", "-p", "9995:80")
+    podman(*end, "web")
+    assert eventually(lambda: lab.json("ps") == [])
+    assert page(lab.outside, f"{GATEWAY}:9995", "web") == REFUSED
+    if end[0] != "rm":
+        done = podman.natgw("attach", "podman:web")
+        assert (done.returncode, done.stderr) == (1, "natgw: container web is not running: `podman start web` first\n")
+        podman("start", "web")
+        assert attached(podman, "podman:web", "-p", "9995:80") == "172.17.0.2"
+        assert serves(lab.outside, f"{GATEWAY}:9995", "web")
+        podman("rm", "-f", "-t", "0", "web")
+        assert eventually(lambda: lab.json("ps") == [])
+    done = podman.natgw("attach", "podman:web")
+    assert (done.returncode, done.stderr) == (1, "natgw: no container web in podman: `podman ps` shows those that run\n")
+
+
 def test_twenty_at_once(podman: Podman) -> None:
     with ThreadPoolExecutor(20) as threads:
         addresses = list(threads.map(lambda number: podman.run(f"c{number}", "-p", f"{9000 + number}:80"), range(20)))
