@@ -28,6 +28,7 @@ from natgw.datapath import (
 from natgw.tables.flowtable import MAX_AWAKE
 from natgw.wire.checksum import pseudo_sum
 from tests.conftest import examples
+from tests.generated import note
 
 GATEWAY_MAC = "02:42:ac:11:00:01"
 UPLINK_MAC = "02:aa:00:00:00:01"
@@ -150,6 +151,7 @@ def test_same_bytes_and_verdicts(sequence: list[tuple[str, bytes, float]], max_a
         assert fast.datapath.verdicts == slow.datapath.verdicts
     assert fast.datapath.flow_records(now) == slow.datapath.flow_records(now)
     assert sum(fast.datapath.verdicts) == len(sequence) + 1
+    note("fast and slow", len(sequence))
 
 
 def test_the_property_is_not_vacuous() -> None:

@@ -19,6 +19,8 @@ from scapy.packet import Packet, Raw
 
 from natgw.datapath import Extra, Verdict
 from natgw.wire.ethernet import L3
+from tests.conftest import examples
+from tests.generated import note
 from tests.unit.core_lab import A_MAC, B_MAC, GATEWAY_MAC, ROUTER_MAC, UPLINK_MAC
 from tests.unit.lab6 import A6, B6, EXTERNAL6, GATEWAY6, REMOTE6, Lab6, from_a6, from_outside6, partial6
 
@@ -87,7 +89,7 @@ def gateway(*, fast_path: bool) -> Lab6:
 
 
 @given(st.lists(steps(), min_size=1, max_size=40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 def test_same_bytes_and_verdicts(sequence: list[tuple[str, bytes, float]]) -> None:
     fast, slow = gateway(fast_path=True), gateway(fast_path=False)
     for port, frame, elapsed in sequence:
@@ -98,6 +100,7 @@ def test_same_bytes_and_verdicts(sequence: list[tuple[str, bytes, float]]) -> No
         assert fast.send(port, frame) == slow.send(port, frame)
         assert fast.dp.verdicts == slow.dp.verdicts
     assert fast.flows() == slow.flows()
+    note("fast and slow, IPv6", len(sequence))
 
 
 def test_the_property_is_not_vacuous() -> None:

@@ -24,6 +24,7 @@ from natgw.wire.ethernet import ETH, L3, parse_mac
 from natgw.wire.ipv4 import ICMPV6
 from natgw.wire.vnet import GSO_TCPV4, GSO_UDP_L4, NO_OFFLOAD
 from tests.conftest import examples
+from tests.generated import note
 from tests.unit.core_lab import (
     A_IP,
     A_MAC,
@@ -218,6 +219,7 @@ def test_nothing_that_comes_in_does_harm(attack: list[tuple[Hostile, float]], fa
         assert out.verdict is not None
         event(f"{each.kind}: {out.verdict.label}")
     assert still_works(lab)
+    note("hostile frames one by one", len(attack))
 
 
 @given(st.lists(hostile(), min_size=1, max_size=25))
@@ -230,6 +232,7 @@ def test_frames_read_in_one_wake_up_are_each_counted_once(attack: list[Hostile])
     lab.flush()
     assert sum(lab.dp.verdicts) - before == len(attack)
     assert still_works(lab)
+    note("hostile frames in one wake-up", len(attack))
 
 
 @pytest.mark.requirement("G5")

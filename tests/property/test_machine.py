@@ -6,16 +6,27 @@ import pytest
 from hypothesis.stateful import invariant
 
 from natgw.testing.machine import AT_LEAST, GatewayMachine, check_machine
+from tests.generated import note
 
 
 class AnyNat(GatewayMachine):
     """Every configuration there is."""
+
+    def teardown(self) -> None:
+        if hasattr(self, "model"):
+            note("the gateway beside the model", sum(self.fast.datapath.verdicts))
+        super().teardown()
 
 
 class RestlessNat(GatewayMachine):
     """The same, with so few flows awake that all others rest, and wake up for every packet."""
 
     max_awake_flows = 2
+
+    def teardown(self) -> None:
+        if hasattr(self, "model"):
+            note("the gateway with flows at rest beside the model", sum(self.fast.datapath.verdicts))
+        super().teardown()
 
     @invariant()
     def flows_rest(self) -> None:
