@@ -115,6 +115,7 @@ class Datapath:
             deadline = side.neighbours.next_deadline()
             if deadline is not None:
                 next_tick = min(next_tick, deadline)
+        self._forget_plans()
         for bridge in self.bridges:
             bridge.fdb.expire(now)
             bridge.clear_shortcuts()
@@ -124,6 +125,11 @@ class Datapath:
                     walk.advertise(bridge, advertisement)
                 next_tick = min(next_tick, bridge.advertiser.next_deadline() or next_tick)
         return max(next_tick, now + 0.01)
+
+    def _forget_plans(self) -> None:
+        """Something may be otherwise now than when the walk looked: let it look again."""
+        if self.uplink is not None:
+            self.uplink.port.plans.clear()
 
     # -- configuration ---------------------------------------------------------------------------------------------------
 
@@ -138,6 +144,7 @@ class Datapath:
                 raise Conflict("Pool overlaps with other one on this address space")
         bridge = Bridge(config, self.config.max_fdb_entries, self.config.max_neighbours, self.extras, self._unresolved)
         self.bridges.append(bridge)
+        self._forget_plans()
         return bridge
 
     def remove_network(self, bridge: Bridge) -> None:
@@ -148,6 +155,7 @@ class Datapath:
                 self.napt.flows.remove(flow)
         self._fragments_lost += bridge.fragments.lost
         self.bridges.remove(bridge)
+        self._forget_plans()
 
     def add_port(self, bridge: Bridge, name: str, kind: PortKind, *, mtu: int = 1500, transmit: Transmit,
                  coalesces: bool = True) -> Port:
@@ -180,11 +188,13 @@ class Datapath:
         """Behave otherwise from now on; flows that exist go on as they are. Raises ValueError."""
         self.flush()
         self.napt.configure(nat)
+        self._forget_plans()
 
     def update_uplink(self, config: UplinkConfig) -> None:
         """The interface changed: address, route, MTU, MAC. Flows of addresses that are gone end; the others go on."""
         if self.uplink is not None:
             self.flush()
+            self._forget_plans()
             if self.uplink.apply_local(config):
                 return
             self.uplink.apply(config)
@@ -197,6 +207,7 @@ class Datapath:
             self.napt.end_flows_outside(())
             self.uplink.neighbours.clear()
             self._fragments_lost += self.uplink.fragments.lost
+            self._forget_plans()
             self.uplink.port.receive = self._discard
             self.uplink = None
 
@@ -210,17 +221,20 @@ class Datapath:
     def remove_neighbour(self, bridge: Bridge, ip: IPv4Address | IPv6Address) -> None:
         """An endpoint left: its flows end with it, and its address is free for another."""
         self.flush()
+        self._forget_plans()
         bridge.neighbours.remove(ip.packed)
         self.napt.end_flows_of(bridge.realm, ip.packed)
 
     def publish(self, publication: Publication) -> None:
         """Make a container's port reachable. Raises Conflict, in Docker's words, if the host port is taken."""
         self.napt.publish(publication)
+        self._forget_plans()
 
     def unpublish(self, publication: Publication) -> None:
         """End that; flows by it end too. Raises NotFound."""
         self.flush()
         self.napt.unpublish(publication)
+        self._forget_plans()
 
     # -- what the walk asks ------------------------------------------------------------------------------------------------
 

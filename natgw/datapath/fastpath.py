@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from natgw.datapath.coalesce import HEADERS, Run
 from natgw.datapath.fastpath6 import build_receiver6
 from natgw.datapath.port import ROUTE, Port, Receive
+from natgw.datapath.tcp_state import DECIDING_FLAGS, SYN
 from natgw.datapath.verdict import Extra, Verdict
 from natgw.tables.flows import Leg, Realm
 from natgw.tables.neigh import Neighbour
@@ -48,9 +49,6 @@ _MIN_BYTES = L3 + 28
 _CSUM_START = 0x2200
 """csum_start 34, a little-endian field read as a big-endian one."""
 _GSO_OF = {TCP: GSO_TCPV4, UDP: GSO_UDP_L4}
-_ACK_ONLY = 0x10
-_DECIDING_FLAGS = 0x17
-"""FIN, SYN, RST and ACK: a segment with ACK alone of these changes no state."""
 
 _L4 = L3 + 20
 _TCP_OFFSET_FLAGS = _L4 + 12
@@ -66,8 +64,8 @@ def build_receiver(dp: Datapath, port: Port, realm: Realm, run: Run) -> Receive:
     """The function that takes each frame of `port`: (buffer, bytes in it, now in seconds)."""
     slow = dp.slow
     counts, extras = dp.verdicts, dp.extras
-    coalesce = dp.config.coalesce
-    find_port = port.shortcuts.get
+    coalesce, enter = dp.config.coalesce, dp.napt.enter
+    find_port, find_plan = port.shortcuts.get, port.plans.get
     find_tcp, find_udp, find_icmp = realm.tcp.get, realm.udp.get, realm.icmp.get
     head, rewrite, write_u16 = _HEAD.unpack_from, _REWRITE.pack_into, _U16.pack_into
     read_tcp, read_icmp, write_icmp = _TCP.unpack_from, _ICMP.unpack_from, _ICMP_WRITE.pack_into
@@ -116,13 +114,23 @@ def build_receiver(dp: Datapath, port: Port, realm: Realm, run: Run) -> Receive:
             return
 
         protocol = ttl_proto & 0xFF
+        state = 0
         leg: Leg | None = None
         if protocol == TCP:
             if total >= 40:
                 offset_flags, l4_sum = read_tcp(buf, _TCP_OFFSET_FLAGS)
                 tcp_header = offset_flags >> 10 & 0x3C
-                if (offset_flags & _DECIDING_FLAGS) == _ACK_ONLY and 20 <= tcp_header <= total - 20:
+                if 20 <= tcp_header <= total - 20:
                     leg = find_tcp(key)
+                    if leg is not None:
+                        state = leg.moves[offset_flags & DECIDING_FLAGS]
+                        if state < 0:
+                            leg = None
+                    elif offset_flags & DECIDING_FLAGS == SYN:
+                        plan = find_plan(key[:8] + key[10:])
+                        if plan is not None and not (
+                                kind + total + ident + fragment + ttl_proto + ip_sum + plan.key_sum) % 0xFFFF:
+                            leg = plan.begin(key, now)
         elif protocol == UDP:
             if udp_length == total - 20 and udp_length >= 8:
                 leg = find_udp(key)
@@ -163,6 +171,8 @@ def build_receiver(dp: Datapath, port: Port, realm: Realm, run: Run) -> Receive:
                 value = ((value & 0xFFFF) + (value >> 16)) ^ 0xFFFF
             if protocol == TCP:
                 write_u16(buf, _TCP_SUM, value)
+                if state:
+                    enter(leg.flow, state, now)
             elif flags & 1:
                 write_u16(buf, _UDP_SUM, value)
             elif l4_sum:

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from natgw.datapath.tcp_state import DECIDING_FLAGS
 from natgw.datapath.verdict import Extra
 from natgw.tables.flows import Leg, Realm
 from natgw.tables.neigh import Neighbour
@@ -35,7 +36,6 @@ _UDP = struct.Struct("!HH")
 _ICMP = struct.Struct("!BxH2s")
 _ICMP_WRITE = struct.Struct("!H2s")
 _U16 = struct.Struct("!H")
-_ACK_ONLY, _DECIDING_FLAGS = 0x10, 0x17
 _GSO_OF = {TCP: GSO_TCPV6, UDP: GSO_UDP_L4}
 
 
@@ -45,7 +45,7 @@ def build_receiver6(dp: Datapath, realm: Realm) -> Callable[[bytearray, memoryvi
     find_tcp, find_udp, find_icmp = realm.tcp.get, realm.udp.get, realm.icmp.get
     head, ip, rewrite, write_u16 = _HEAD.unpack_from, _IP.unpack_from, _REWRITE.pack_into, _U16.pack_into
     read_tcp, read_udp, read_icmp, write_icmp = _TCP.unpack_from, _UDP.unpack_from, _ICMP.unpack_from, _ICMP_WRITE.pack_into
-    fast_frames = Extra.FAST_PATH.value
+    fast_frames, enter = Extra.FAST_PATH.value, dp.napt.enter
 
     def receive(buf: bytearray, view: memoryview, n: int, now: float) -> bool:
         flags, gso, gso_bytes, csum_start = head(buf, 0)
@@ -54,14 +54,19 @@ def build_receiver6(dp: Datapath, realm: Realm) -> Callable[[bytearray, memoryvi
         if n < _MIN_BYTES or kind >> 28 != 6 or hop_limit < 2 or end > n or (flags & 1 and csum_start != _CSUM_START):
             return False
         leg: Leg | None = None
+        state = 0
         headers = 48
         if protocol == TCP:
             if payload >= 20:
                 offset_flags, l4_sum = read_tcp(buf, _TCP_OFFSET_FLAGS)
                 tcp_header = offset_flags >> 10 & 0x3C
-                if (offset_flags & _DECIDING_FLAGS) == _ACK_ONLY and 20 <= tcp_header <= payload:
+                if 20 <= tcp_header <= payload:
                     headers = IPV6_BYTES + tcp_header
                     leg = find_tcp(key)
+                    if leg is not None:
+                        state = leg.moves[offset_flags & DECIDING_FLAGS]
+                        if state < 0:
+                            return False
         elif protocol == UDP:
             if payload >= 8:
                 udp_length, l4_sum = read_udp(buf, _UDP_LENGTH)
@@ -96,6 +101,8 @@ def build_receiver6(dp: Datapath, realm: Realm) -> Callable[[bytearray, memoryvi
             rewrite(buf, ETH, neighbour.macs, _TYPE_IPV6, kind, payload, protocol, hop_limit - 1, leg.rewrite)
             if protocol == TCP:
                 write_u16(buf, _TCP_SUM, value)
+                if state:
+                    enter(leg.flow, state, now)
             elif flags & 1:
                 write_u16(buf, _UDP_SUM, value)
             elif l4_sum:

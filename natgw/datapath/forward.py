@@ -95,6 +95,7 @@ def hop_of(dp: Datapath, leg: Leg, now: float) -> Neighbour[Port] | None:
         found = None if isinstance(way, NoWay) else way
     if found is not None and found is not neighbour:
         dp.napt.flows.set_neighbour(leg, found)
+        dp.napt.judge_again(leg.flow)
     return found
 
 

@@ -17,7 +17,7 @@ from natgw.datapath.allocation import POLICIES, PortPolicy, PortRequest
 from natgw.datapath.behaviour import Dependence, NatBehaviour, NatConfig, Timeouts
 from natgw.datapath.config import DatapathConfig, Publication
 from natgw.datapath.port import Port
-from natgw.datapath.rewrite import prepare
+from natgw.datapath.rewrite import prepare, prepare_flow
 from natgw.datapath.sides import Bridge, Uplink
 from natgw.datapath.tcp_state import Direction, TcpState
 from natgw.datapath.verdict import Extra, Verdict
@@ -35,6 +35,7 @@ STREAM_AFTER_S = 2.0
 """UDP that still goes both ways after this long is a stream (net/netfilter/nf_conntrack_proto_udp.c)."""
 _OVERLOAD_TRIES = 128
 _NO_LIMIT = 1e12
+_OUT, _IN = Verdict.TRANSLATED_OUT.value, Verdict.TRANSLATED_IN.value
 _QUERY = NatBehaviour()
 """ICMP queries: RFC 5508 REQ-1 to REQ-3."""
 _BY_ADDRESS = NatBehaviour(mapping=Dependence.ADDRESS_AND_PORT_DEPENDENT, overload=True)
@@ -76,6 +77,7 @@ class Napt:
         if nat.allocation not in POLICIES:
             raise ValueError(f"there is no port policy {nat.allocation!r}; there are {', '.join(POLICIES)}")
         self.nat = nat
+        self._tcp_timeouts = [timeout_of(nat.timeouts, TCP, state) if state else 0.0 for state in TcpState]
         self._policy: PortPolicy = POLICIES[nat.allocation](self._rng)
         self._behaviours = {TCP: nat.tcp, UDP: nat.udp, ICMP: _QUERY, ICMPV6: _QUERY, UDPLITE: nat.udp, SCTP: nat.tcp,
                             DCCP: nat.tcp}
@@ -126,13 +128,11 @@ class Napt:
         """Note a packet on its flow; False if TCP's state machine does not believe it."""
         flow = leg.flow
         if flow.protocol == TCP:
-            event = tcp_state.event_of(packet.tcp_flags)
-            direction = Direction.ORIGINAL if leg is flow.original else Direction.REPLY
-            state = None if event is None else tcp_state.next_state(TcpState(flow.state), direction, event)
-            if state is None:
+            state = leg.moves[packet.tcp_flags & tcp_state.DECIDING_FLAGS]
+            if state == tcp_state.NOT_BELIEVED:
                 return False
-            if state != flow.state:
-                self._enter(flow, state, now)
+            if state != tcp_state.UNCHANGED:
+                self.enter(flow, state, now)
         elif flow.protocol == UDP and not flow.state and flow.reply.packets and now - flow.created >= STREAM_AFTER_S:
             self._become_stream(flow, now)
         elif not flow.state and leg is flow.reply and flow.protocol not in (UDP, ICMP):
@@ -142,10 +142,15 @@ class Napt:
         leg.bytes += packet.total_length
         return True
 
-    def _enter(self, flow: Flow, state: TcpState, now: float) -> None:
+    def enter(self, flow: Flow, state: int, now: float) -> None:
+        """Let a TCP flow be in another state from now on."""
         flow.state = state
-        self.flows.set_timeout(flow, timeout_of(self.nat.timeouts, TCP, state), now)
-        _set_fast(flow, state in tcp_state.FAST_STATES)
+        flow.original.moves, flow.reply.moves = tcp_state.MOVES[state]
+        self.flows.set_timeout(flow, self._tcp_timeouts[state], now)
+
+    def judge_again(self, flow: Flow) -> None:
+        """A flow goes another way now: its fast path ends where it loops back."""
+        _set_fast(flow, flow.protocol != UDP or flow.state == UDP_STREAM)
 
     def _become_stream(self, flow: Flow, now: float) -> None:
         flow.state = UDP_STREAM
@@ -307,14 +312,26 @@ class Napt:
             if self.flows.has(leg.realm, protocol, leg.key):
                 self._release_unused(flow.mapping)
                 return Verdict.DROP_FLOW_COLLISION
-        _prepare(flow)
-        timeouts = self.nat.timeouts
-        # Where a UDP stream lives longer, the slow path has to see it become one.
-        waits = protocol == UDP and timeouts.udp_stream_s != timeouts.udp_s
-        _set_fast(flow, not waits and (protocol != TCP or state in tcp_state.FAST_STATES))
-        # One that may go the fast way at once stays what it is, whatever stream timeout is configured later.
-        flow.state = UDP_STREAM if protocol == UDP and not waits else state
-        flow.timeout_s = timeout_of(timeouts, protocol, state)
+        prepare_flow(flow)
+        return self.begin(flow, state, now)
+
+    def begin(self, flow: Flow, state: TcpState, now: float) -> Leg:
+        """Enter a new flow whose keys are free and whose legs are prepared, and give its original leg."""
+        self._now = now
+        protocol, waits = flow.protocol, False
+        flow.state = state
+        if protocol == TCP:
+            flow.timeout_s = self._tcp_timeouts[state]
+            flow.original.moves, flow.reply.moves = tcp_state.MOVES[state]
+        else:
+            timeouts = self.nat.timeouts
+            flow.timeout_s = timeout_of(timeouts, protocol, state)
+            if protocol == UDP:
+                # Where a UDP stream lives longer, the slow path has to see it become one. One that may go the fast way at once
+                # stays what it is, whatever stream timeout is configured later.
+                waits = timeouts.udp_stream_s != timeouts.udp_s
+                flow.state = state if waits else UDP_STREAM
+        _set_fast(flow, not waits)
         self.flows.add(flow, now)
         self.extras[Extra.FLOWS_CREATED] += 1
         return flow.original
@@ -428,25 +445,23 @@ def _host_side(publication: Publication) -> Endpoint:
     return PROTOCOL_NUMBERS[publication.protocol], address, publication.host_port
 
 
-def _prepare(flow: Flow) -> None:
-    prepare(flow.original, flow.protocol)
-    prepare(flow.reply, flow.protocol)
-
-
 def _woken(flow: Flow) -> None:
     """Make a flow that rested what it was."""
-    _prepare(flow)
+    prepare_flow(flow)
     if flow.protocol == TCP:
-        _set_fast(flow, flow.state in tcp_state.FAST_STATES)
-    else:
-        _set_fast(flow, flow.protocol != UDP or flow.state == UDP_STREAM)
+        flow.original.moves, flow.reply.moves = tcp_state.MOVES[flow.state]
+    _set_fast(flow, flow.protocol != UDP or flow.state == UDP_STREAM)
 
 
 def _set_fast(flow: Flow, fast: bool) -> None:
     """Let the fast path translate a flow, or not. What loops back never is: it takes both its ways in one go."""
-    fast = fast and not any(leg.neighbour.is_loopback for leg in (flow.original, flow.reply))
-    for leg in (flow.original, flow.reply):
-        leg.fast = verdict_of(leg) if fast else 0
+    original, reply = flow.original, flow.reply
+    if not fast or original.neighbour.is_loopback or reply.neighbour.is_loopback:
+        original.fast = reply.fast = 0
+    elif flow.kind == "outbound":
+        original.fast, reply.fast = _OUT, _IN
+    else:
+        original.fast, reply.fast = _IN, _OUT
 
 
 def verdict_of(leg: Leg) -> Verdict:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from natgw.datapath.config import PortKind
 
 if TYPE_CHECKING:
+    from natgw.datapath.plans import Plan
     from natgw.datapath.sides import Bridge
 
 Transmit = Callable[[memoryview], None]
@@ -21,10 +22,11 @@ class Port:
 
     `shortcuts` remembers, for a pair of MAC addresses as they lie in a frame (destination, source), where the slow path
     found such frames to go: another port, or ROUTE for the gateway. Whatever could change the answer clears it, and so
-    does every tick, so that the fdb hears of the stations that still talk.
+    does every tick, so that the fdb hears of the stations that still talk. `plans` (`natgw.datapath.plans`) does the same
+    for connections that begin here.
     """
 
-    __slots__ = ("bridge", "coalesces", "kind", "mtu", "name", "receive", "rx_bytes", "rx_frames", "shortcuts",
+    __slots__ = ("bridge", "coalesces", "kind", "mtu", "name", "plans", "receive", "rx_bytes", "rx_frames", "shortcuts",
                  "transmit", "tx")
 
     receive: Receive
@@ -38,6 +40,7 @@ class Port:
         self.bridge = bridge
         self.coalesces = coalesces
         self.shortcuts: dict[bytes, Port] = {}
+        self.plans: dict[bytes, Plan] = {}
         self.rx_frames = self.rx_bytes = 0
         # Frames, bytes, drops, superframes cut in software: counted by the writer behind `transmit`, which shares the list.
         self.tx = [0, 0, 0, 0]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from natgw.tables.flows import Leg, reversed_key
-from natgw.wire.checksum import adjust, adjust_partial, combine, delta, ones_sum
+from natgw.tables.flows import Flow, Leg, reversed_key
+from natgw.wire.checksum import adjust, adjust_partial, combine, delta, fold, ones_sum
 from natgw.wire.ethernet import L3, TYPE_IPV4
 from natgw.wire.ip import IPV4_ADDRESS_BYTES, IpPacket
 from natgw.wire.ipv4 import CHECKSUM_OFFSET, ICMP, ICMPV6, TCP, UDP, has_ports
@@ -33,6 +33,24 @@ def prepare(leg: Leg, protocol: int) -> None:
     else:
         leg.l4_delta = combine((addresses, ports))
         leg.addr_delta = addresses
+
+
+def prepare_flow(flow: Flow) -> None:
+    """The same for both legs of a flow, of which the reply is the original's mirror image: each sum is needed only once."""
+    original, reply = flow.original, flow.reply
+    key, rewrite, protocol = original.key, original.rewrite, flow.protocol
+    before, after = ones_sum(key[:-4]), ones_sum(rewrite[:-4])
+    original.key_sum, reply.key_sum = before + 0xFFFF - TYPE_IPV4, after + 0xFFFF - TYPE_IPV4
+    there, back = fold((before ^ 0xFFFF) + after), fold((after ^ 0xFFFF) + before)
+    original.ip_delta, reply.ip_delta = fold(there + TTL_DELTA), fold(back + TTL_DELTA)
+    ports = slice(-4, -2 if protocol in (ICMP, ICMPV6) else None)  # the identifier is there once
+    before, after = ones_sum(key[ports]), ones_sum(rewrite[ports])
+    ports_there, ports_back = fold((before ^ 0xFFFF) + after), fold((after ^ 0xFFFF) + before)
+    if protocol == ICMP:
+        original.l4_delta, reply.l4_delta = ports_there, ports_back  # there is no pseudo-header (RFC 792)
+        return
+    original.addr_delta, reply.addr_delta = there, back
+    original.l4_delta, reply.l4_delta = fold(there + ports_there), fold(back + ports_back)
 
 
 def translate(packet: IpPacket, leg: Leg) -> None:

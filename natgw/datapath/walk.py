@@ -21,6 +21,7 @@ from natgw.datapath import dhcp, tcp_state
 from natgw.datapath.config import Publication
 from natgw.datapath.forward import answer_echo, forward, forward_later_fragment, refuse, send_by
 from natgw.datapath.icmp_errors import translate_error
+from natgw.datapath.plans import remember_plan
 from natgw.datapath.port import ROUTE, Port
 from natgw.datapath.refusal import Refusal
 from natgw.datapath.rewrite import decrement_ttl, increment_ttl
@@ -441,7 +442,10 @@ def _begin_inbound(dp: Datapath, uplink: Uplink, packet: IpPacket, behind: Publi
     if isinstance(hop, NoWay) or inside is None:
         return Verdict.DROP_NEIGHBOURS_FULL
     if isinstance(behind, Publication):
-        return dp.napt.inbound(packet, behind, bridge, uplink, inside, hop, now)
+        begun = dp.napt.inbound(packet, behind, bridge, uplink, inside, hop, now)
+        if isinstance(begun, Leg):
+            remember_plan(dp.napt, uplink.port, packet, begun)
+        return begun
     return dp.napt.mapped(packet, behind, bridge, uplink, inside, hop, now)
 
 

@@ -98,14 +98,15 @@ class Leg:
     `key_sum` is what the addresses add to the sum of an IP header, less the Ethernet type that the fast path reads along
     with its first word. `ip_delta` is the change of the IP header checksum for addresses and TTL together; `l4_delta`
     that of a complete transport checksum, for addresses and ports; `addr_delta` that of a partial one, for addresses only.
-    `fast` is the verdict to count when the fast path translates by this leg, and 0 while only the slow path may (TCP that
-    is not established).
+    `fast` is the verdict to count when the fast path translates by this leg, and 0 while only the slow path may. `moves` is
+    what TCP's state machine makes of a segment's flags at the moment (`natgw.datapath.tcp_state`).
     """
 
-    __slots__ = ("addr_delta", "bytes", "fast", "flow", "ip_delta", "key", "key_sum", "l4_delta", "last", "neighbour",
+    __slots__ = ("addr_delta", "bytes", "fast", "flow", "ip_delta", "key", "key_sum", "l4_delta", "last", "moves", "neighbour",
                  "packets", "realm", "rewrite")
 
     flow: Flow
+    moves: tuple[int, ...]
 
     def __init__(self, key: bytes, rewrite: bytes, realm: Realm, neighbour: Neighbour[Any]) -> None:
         self.key = key

@@ -61,7 +61,7 @@ class FlowTable:
         """Whether more flows are due than `expire` has ended."""
 
     def __len__(self) -> int:
-        return len(self._awake) + len(self._resting)
+        return len(self._awake) + self._resting.count
 
     @property
     def awake(self) -> int:
@@ -70,26 +70,26 @@ class FlowTable:
 
     @property
     def full(self) -> bool:
-        return len(self) >= self.max_flows
+        return len(self._awake) + self._resting.count >= self.max_flows
 
     # -- flows ---------------------------------------------------------------------------------------------------------
 
     def find(self, realm: Realm, protocol: int, key: bytes) -> Leg | None:
         """The leg with this key. Its flow wakes up if it rests. Raises KeyError for a protocol that has no legs."""
         leg = realm.of(protocol).get(key)
-        if leg is not None or not self._resting:
+        if leg is not None or not self._resting.count:
             return leg
         flow = self._resting.wake(realm, protocol, key)
         if flow is None:
             return None
         self._on_wake(flow)
-        self._enter(flow)
+        self._enter(flow, self.last(flow))
         self._place(flow, self.last(flow) + flow.timeout_s)
         return flow.original if realm is flow.original.realm and key == flow.original.key else flow.reply
 
     def has(self, realm: Realm, protocol: int, key: bytes) -> bool:
         """Whether there is a leg with this key, awake or not."""
-        return key in realm.of(protocol) or (len(self._resting) > 0 and self._resting.has(realm, protocol, key))
+        return key in realm.of(protocol) or (self._resting.count > 0 and self._resting.has(realm, protocol, key))
 
     def current(self, leg: Leg, protocol: int) -> Leg | None:
         """A leg that was kept for a while, or what has become of it: None if its flow has ended."""
@@ -107,13 +107,15 @@ class FlowTable:
     def add(self, flow: Flow, now: float) -> None:
         """Enter a flow whose two keys are free, with its timeout set."""
         self._now = now
-        flow.original.last = flow.reply.last = flow.created = now
-        for leg in (flow.original, flow.reply):
-            leg.neighbour.flows += 1
-        self._enter(flow)
-        contact = None if self._contacts is None else _contact(flow)
-        if self._contacts is not None and contact is not None:
-            self._contacts[contact] += 1
+        original, reply = flow.original, flow.reply
+        original.last = reply.last = flow.created = now
+        original.neighbour.flows += 1
+        reply.neighbour.flows += 1
+        self._enter(flow, now)
+        if self._contacts is not None:
+            contact = _contact(flow)
+            if contact is not None:
+                self._contacts[contact] += 1
         if flow.mapping is not None:
             flow.mapping.flows += 1
         self._place(flow, now + flow.timeout_s)
@@ -162,10 +164,11 @@ class FlowTable:
             yield from list(flows)
         yield from self._resting
 
-    def _enter(self, flow: Flow) -> None:
-        for leg in (flow.original, flow.reply):
-            leg.realm.of(flow.protocol)[leg.key] = leg
-        self._awake[flow] = self.last(flow)
+    def _enter(self, flow: Flow, last: float) -> None:
+        original, reply, protocol = flow.original, flow.reply, flow.protocol
+        original.realm.of(protocol)[original.key] = original
+        reply.realm.of(protocol)[reply.key] = reply
+        self._awake[flow] = last
         if len(self._awake) > self.max_awake:
             self._make_room()
 

@@ -63,10 +63,10 @@ class RestingFlows:
         self._users: list[int] = []
         self._number_of: dict[_Way, int] = {}
         self._unused: list[int] = []
-        self._count = 0
+        self.count = 0
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def slots(self) -> list[int]:
         """The seconds that have reminders."""
@@ -103,7 +103,7 @@ class RestingFlows:
         self._table(name)[name] = self._table(other)[other] = record
         if flow.reminder == NOWHERE:
             self._reminders.setdefault(slot, []).append(name)
-        self._count += 1
+        self.count += 1
         flow.slot = AT_REST
         original.flow = reply.flow = RESTING
         return True
@@ -126,7 +126,7 @@ class RestingFlows:
             return False
         other = self._name(reply.realm, flow.protocol, reply.key)
         del self._table(other)[other]
-        self._count -= 1
+        self.count -= 1
         self._release(_RECORD.unpack_from(record)[0])
         return True
 

@@ -83,8 +83,10 @@ ttls = st.sampled_from((1, 2, 64, 64, 64))
 @st.composite
 def transports(draw: st.DrawFn, outbound: bool) -> Packet:
     payload = Raw(draw(payloads))
-    kind = draw(st.sampled_from(("tcp", "tcp", "udp", "echo", "error", "other")))
+    kind = draw(st.sampled_from(("tcp", "tcp", "udp", "echo", "error", "other", "connect")))
     sport, dport = draw(ports), draw(ports)
+    if kind == "connect":
+        return TCP(sport=sport, dport=dport if outbound else 8080, flags="S")
     if kind == "tcp":
         return TCP(sport=sport, dport=dport, flags=draw(tcp_flags), seq=draw(st.integers(0, 2**32 - 1))) / payload
     if kind == "udp":
@@ -169,6 +171,6 @@ def test_the_property_is_not_vacuous() -> None:
     for port, frame in (("172.17.0.2", inside("S")), ("uplink", outside("SA")), ("172.17.0.2", inside("A")),
                         ("uplink", outside("A")), ("172.17.0.2", inside("PA"))):
         assert len(gateway.feed(port, frame, 1.0)) == 1
-    assert gateway.datapath.counters()["fast_path"] == 2
+    assert gateway.datapath.counters()["fast_path"] == 3, "all but the SYN and the first frame of the uplink"
     assert gateway.datapath.verdicts[Verdict.TRANSLATED_OUT] == 3
     assert gateway.datapath.verdicts[Verdict.TRANSLATED_IN] == 2

@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 
 from natgw.datapath.tcp_state import (
     ACK,
-    FAST_STATES,
+    DECIDING_FLAGS,
     FIN,
     IGNORED,
+    MOVES,
+    NOT_BELIEVED,
     PSH,
     RST,
     SYN,
     TRANSITIONS,
+    UNCHANGED,
     URG,
     Direction,
     Event,
@@ -146,10 +149,12 @@ def test_what_is_not_believable_is_refused() -> None:
         assert states((direction, flags), start=state) == [None], (direction, flags, state)
 
 
-def test_the_fast_path_may_take_states_that_no_ack_leaves() -> None:
-    assert {S.ESTABLISHED, S.CLOSE_WAIT} == FAST_STATES
-    for state, direction in product(FAST_STATES, Direction):
-        assert next_state(state, direction, Event.ACK) is state
+def test_the_table_that_each_segment_asks_is_the_machine() -> None:
+    for state, (number, direction), flags in product(S, enumerate(Direction), range(256)):
+        event = event_of(flags)
+        expected = None if event is None else next_state(state, direction, event)
+        move = MOVES[state][number][flags & DECIDING_FLAGS]
+        assert {NOT_BELIEVED: None, UNCHANGED: state}.get(move, move) == expected, (state, direction, flags)
 
 
 def test_every_state_can_be_reached_and_left() -> None:
