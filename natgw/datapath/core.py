@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from natgw.datapath import records, walk
 from natgw.datapath.behaviour import NatConfig
-from natgw.datapath.coalesce import Run
+from natgw.datapath.coalesce import Runs
 from natgw.datapath.config import DatapathConfig, NetworkConfig, PortKind, Publication, UplinkConfig
 from natgw.datapath.fastpath import build_receiver
 from natgw.datapath.forward import send_by
@@ -21,6 +21,7 @@ from natgw.datapath.refusal import Refusal
 from natgw.datapath.sides import Bridge, Side, Uplink
 from natgw.datapath.verdict import Extra, Verdict
 from natgw.errors import Conflict
+from natgw.tables.flows import Leg
 from natgw.tables.held import Held
 from natgw.tables.neigh import Neighbour
 from natgw.tables.ratelimit import ErrorLimiter
@@ -46,7 +47,7 @@ class Datapath:
         self.napt = Napt(self.config, self.extras)
         self.bridges: list[Bridge] = []
         self.uplink: Uplink | None = None
-        self._run = Run()
+        self._runs = Runs(self._merged)
         self._limiter = ErrorLimiter(0.0)
         self._echo_limiter = ErrorLimiter(0.0, rate=20000, burst=2000, host_rate=5000, host_burst=1000)
         self._now = 0.0
@@ -67,17 +68,18 @@ class Datapath:
 
     def flush(self) -> None:
         """Send what coalescing holds; to be called when no more frames are there to be read."""
-        run = self._run
-        if run.key is None:
-            return
-        more = run.flush()
-        if more:
-            self.verdicts[run.leg.fast or Verdict.TRANSLATED_OUT] += more
-            self.extras[Extra.FAST_PATH] += more
-            self.extras[Extra.COALESCED] += more + 1
+        if self._runs.open:
+            self._runs.flush()
+
+    def _merged(self, leg: Leg, more: int) -> None:
+        """Count the datagrams that were merged into one of their leg."""
+        self.verdicts[leg.fast or Verdict.TRANSLATED_OUT] += more
+        self.extras[Extra.FAST_PATH] += more
+        self.extras[Extra.COALESCED] += more + 1
 
     def slow(self, port: Port, buf: bytearray, n: int, now: float) -> None:
-        """The readable walk, for what the fast path does not know."""
+        """The readable walk, for what the fast path does not know. What came before it leaves before it."""
+        self.flush()
         self._now = now
         self._looped = None
         if port.bridge is not None:
@@ -285,7 +287,7 @@ class Datapath:
 
     def _receiver(self, port: Port, side: Side) -> Receive:
         if self.config.fast_path:
-            return build_receiver(self, port, side.realm, self._run)
+            return build_receiver(self, port, side.realm, self._runs)
         return lambda buf, n, now: self.slow(port, buf, n, now)
 
     def _discard(self, buf: bytearray, n: int, now: float) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from natgw.datapath.coalesce import HEADERS, Run
+from natgw.datapath.coalesce import HEADERS, Runs
 from natgw.datapath.fastpath6 import build_receiver6
 from natgw.datapath.port import ROUTE, Port, Receive
 from natgw.datapath.tcp_state import DECIDING_FLAGS, SYN
@@ -60,11 +60,12 @@ _ICMP_WRITE = struct.Struct("!H2s")
 _ICMP_SUM = _L4 + 2
 
 
-def build_receiver(dp: Datapath, port: Port, realm: Realm, run: Run) -> Receive:
+def build_receiver(dp: Datapath, port: Port, realm: Realm, runs: Runs) -> Receive:
     """The function that takes each frame of `port`: (buffer, bytes in it, now in seconds)."""
     slow = dp.slow
     counts, extras = dp.verdicts, dp.extras
     coalesce, enter = dp.config.coalesce, dp.napt.enter
+    find_run, begin_run, close_run = runs.open.get, runs.begin, runs.close
     find_port, find_plan = port.shortcuts.get, port.plans.get
     find_tcp, find_udp, find_icmp = realm.tcp.get, realm.udp.get, realm.icmp.get
     head, rewrite, write_u16 = _HEAD.unpack_from, _REWRITE.pack_into, _U16.pack_into
@@ -81,8 +82,9 @@ def build_receiver(dp: Datapath, port: Port, realm: Realm, run: Run) -> Receive:
         (flags, gso, csum_start, macs, kind, total, ident, fragment, ttl_proto, ip_sum, key,
          udp_length, l4_sum) = head(buf)
 
-        # The next datagram of the run that is being put together: its payload is all that matters.
-        if key == run.key:
+        # The next datagram of a run that is being put together: its payload is all that matters.
+        run = find_run(key)
+        if run is not None:
             if (flags == 1 and not gso and total == run.total and n >= total + L3 and l4_sum == run.udp_sum
                     and kind == run.kind and ttl_proto == run.ttl_proto and fragment == _DF and macs == run.macs
                     and udp_length == total - 20 and (ident + ip_sum) % 0xFFFF == run.check
@@ -92,9 +94,7 @@ def build_receiver(dp: Datapath, port: Port, realm: Realm, run: Run) -> Receive:
                 run.view[end : run.end] = view[HEADERS : total + L3]
                 run.count += 1
                 return
-            dp.flush()
-        elif run.key is not None:
-            dp.flush()
+            close_run(key)
 
         target = find_port(macs)
         if target is not ROUTE:
@@ -184,8 +184,8 @@ def build_receiver(dp: Datapath, port: Port, realm: Realm, run: Run) -> Receive:
         extras[fast_frames] += 1
         if (protocol == UDP and flags == 1 and not gso and fragment == _DF and total > 28 and coalesce
                 and neighbour.coalesces):
-            run.start(buf, end, leg)
-            run.key, run.macs, run.kind, run.total = key, macs, kind, total
+            run = begin_run(key, buf, end, leg)
+            run.macs, run.kind, run.total = macs, kind, total
             run.ttl_proto, run.udp_sum, run.check = ttl_proto, l4_sum, (ident + ip_sum) % 0xFFFF
             return
         transmit(view[:end])

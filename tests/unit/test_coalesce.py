@@ -14,7 +14,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from natgw.datapath import PortKind, Verdict
-from natgw.datapath.coalesce import MAX_DATAGRAMS
+from natgw.datapath.coalesce import MAX_DATAGRAMS, MAX_RUNS
 from natgw.wire.ethernet import L3, parse_mac
 from natgw.wire.segment import segments
 from natgw.wire.vnet import GSO_UDP_L4, NEEDS_CSUM, VNET
@@ -25,6 +25,7 @@ from tests.unit.core_lab import (
     B_MAC,
     EXTERNAL,
     GATEWAY_IP,
+    GATEWAY_MAC,
     REMOTE,
     Lab,
     Sent,
@@ -152,11 +153,13 @@ OTHERS = {
     "complete checksum": complete(from_a(UDP(sport=45000, dport=53) / (b"y" * 20), flags="DF")),
     "no checksum": complete(from_a(UDP(sport=45000, dport=53, chksum=0) / (b"y" * 20), flags="DF")),
     "options": datagram(b"y" * 20, options=[IPOption_Router_Alert()]),
+    "a superframe": partial(from_a(UDP(sport=45000, dport=53) / (b"y" * 40), flags="DF"), gso_type=GSO_UDP_L4, gso_size=20),
+    "TCP": complete(from_a(TCP(sport=45000, dport=53, flags="A") / (b"y" * 8))),
+}
+OTHER_FLOWS = {
     "source port": datagram(b"y" * 20, sport=45001),
     "destination port": datagram(b"y" * 20, dport=54),
     "destination": datagram(b"y" * 20, dst="192.0.2.1"),
-    "a superframe": partial(from_a(UDP(sport=45000, dport=53) / (b"y" * 40), flags="DF"), gso_type=GSO_UDP_L4, gso_size=20),
-    "TCP": complete(from_a(TCP(sport=45000, dport=53, flags="A") / (b"y" * 8))),
     "a ping": complete(from_a(ICMP() / (b"y" * 20))),
 }
 
@@ -170,6 +173,16 @@ def test_a_frame_that_differs_is_not_merged_and_order_is_kept(name: str) -> None
     assert [frame.port for frame in sent] == ["uplink"] * 3
     assert payloads(sent[0]) == [b"1" * 20] and payloads(sent[2]) == [b"2" * 20]
     assert b"y" in sent[1].raw and b"1" * 20 not in sent[1].raw and b"2" * 20 not in sent[1].raw
+
+
+@pytest.mark.parametrize("name", OTHER_FLOWS)
+def test_a_frame_of_another_flow_is_not_merged_and_does_not_end_the_run(name: str) -> None:
+    lab = warm()
+    lab.send("a", OTHER_FLOWS[name])
+    sent = run(lab, datagram(b"1" * 20), OTHER_FLOWS[name], datagram(b"2" * 20))
+    merged = [frame for frame in sent if b"y" not in frame.raw]
+    assert [payloads(frame) for frame in merged] == [[b"1" * 20, b"2" * 20]]
+    assert [frame.port for frame in sent] == ["uplink"] * 2
 
 
 @pytest.mark.parametrize(("change", "verdict"), [
@@ -217,8 +230,20 @@ def test_interleaved_flows_keep_their_order() -> None:
     names = "112122211"
     frames = [datagram(bytes((number,)) * 20, sport=45000 + int(name) - 1) for number, name in enumerate(names)]
     sent = run(lab, *frames)
-    assert [data[0] for frame in sent for data in payloads(frame)] == list(range(len(names)))
-    assert [len(payloads(frame)) for frame in sent] == [2, 1, 1, 3, 2]
+    assert [[data[0] for data in payloads(frame)] for frame in sent] == [[0, 1, 3, 7, 8], [2, 4, 5, 6]]
+    assert [frame.packet[UDP].sport for frame in sent] == [45000, 45001], "in the order in which they began"
+
+
+def test_more_flows_than_there_may_be_runs_keep_their_order() -> None:
+    lab = warm()
+    for flow in range(MAX_RUNS + 6):
+        lab.send("a", datagram(sport=40000 + flow))
+    frames = [datagram(bytes((number,)) * 20, sport=40000 + flow) for number in range(2) for flow in range(MAX_RUNS + 6)]
+    sent = run(lab, *frames)
+    found: dict[int, list[int]] = {}
+    for frame in sent:
+        found.setdefault(frame.packet[UDP].sport, []).extend(data[0] for data in payloads(frame))
+    assert found == {40000 + flow: [0, 1] for flow in range(MAX_RUNS + 6)}
 
 
 def test_what_the_gateway_says_itself_comes_after_what_was_there_before() -> None:
@@ -228,11 +253,22 @@ def test_what_the_gateway_says_itself_comes_after_what_was_there_before() -> Non
     assert payloads(sent[0]) == [b"1" * 20, b"2" * 20]
 
 
-def test_a_bridged_frame_comes_after_what_was_there_before() -> None:
+def test_a_frame_for_the_slow_path_comes_after_what_was_there_before() -> None:
+    """A run's own flow may be among what it does: a fragment of it, or an ICMP error about it."""
+    lab = warm()
+    later = complete(from_a(UDP(sport=45000, dport=53) / (b"y" * 20), flags="MF"))
+    sent = run(lab, datagram(b"1" * 20), datagram(b"2" * 20), later, datagram(b"3" * 20))
+    assert [payloads(sent[0]), payloads(sent[2])] == [[b"1" * 20, b"2" * 20], [b"3" * 20]]
+    assert b"y" * 20 in sent[1].raw
+
+
+def test_a_bridged_frame_ends_no_run() -> None:
     lab = warm()
     bridged = Ether(src=A_MAC, dst=B_MAC) / IP(src=A_IP, dst="172.17.0.3") / UDP()
+    lab.send("b", Ether(src=B_MAC, dst=GATEWAY_MAC) / b"heard")
+    lab.send("a", complete(bridged))
     sent = run(lab, datagram(b"1" * 20), complete(bridged), datagram(b"2" * 20))
-    assert [frame.port for frame in sent] == ["uplink", "b", "uplink"]
+    assert [frame.port for frame in sent] == ["b", "uplink"] and payloads(sent[1]) == [b"1" * 20, b"2" * 20]
 
 
 # -- flush -----------------------------------------------------------------------------------------------------------
@@ -304,6 +340,6 @@ def test_the_receiver_cannot_tell(steps: list[tuple[int, int, int, str, bool]]) 
             if "DF" in piece[IP].flags:  # RFC 6864: then the id means nothing
                 piece[IP].id = 0
                 del piece[IP].chksum
-        received.append([bytes(piece) for piece in pieces])
+        received.append(sorted(((piece[UDP].sport, bytes(piece)) for piece in pieces), key=lambda each: each[0]))
         assert sum(lab.dp.verdicts[verdict] for verdict in Verdict if verdict.is_drop) == 0
     assert received[0] == received[1]
