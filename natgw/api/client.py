@@ -7,25 +7,25 @@ when it cannot be reached.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import select
-import socket
-import struct
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from natgw.api.peer import peer_pid
 from natgw.errors import Conflict, NatgwError, NotFound
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
 
 REPLY_TIMEOUT_S = 30.0
 CHUNK_BYTES = 65536
 HTTP_OK = range(200, 300)
 
 _ERRORS: dict[int, type[NatgwError]] = {404: NotFound, 409: Conflict}
-_PEER_CREDENTIALS = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 
 
 class NotRunning(NatgwError):
@@ -35,30 +35,6 @@ class NotRunning(NatgwError):
 
     def __init__(self, path: str) -> None:
         super().__init__(f"natgw is not running on {path}: start it with `natgw up`")
-
-
-def peer_pid(connected: socket.socket) -> int:
-    """The pid of the process at the other end of a unix socket; 0 if it lives in another pid namespace."""
-    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
-    pid: int = _PEER_CREDENTIALS.unpack(credentials)[0]
-    return pid
-
-
-class _Connection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str, timeout_s: float | None) -> None:
-        super().__init__("natgw", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self.sock.settimeout(self.timeout)
-            self.sock.connect(self._path)
-        except BaseException:
-            self.close()
-            raise
 
 
 class Client:
@@ -94,8 +70,10 @@ class Client:
 
         `keep`: what is attached will come back with the next daemon.
         """
+        from natgw.api.connection import Connection, translated
+
         deadline = time.monotonic() + within_s
-        with _translated(self.path), contextlib.closing(_Connection(self.path, REPLY_TIMEOUT_S)) as probe:
+        with translated(self.path), contextlib.closing(Connection(self.path, REPLY_TIMEOUT_S)) as probe:
             probe.connect()
             ended = _process_end(peer_pid(probe.sock))
         try:
@@ -110,8 +88,10 @@ class Client:
 
     def _closed(self, deadline: float) -> bool:
         """The same for a daemon whose process cannot be seen: until nothing listens any more."""
+        from natgw.api.connection import Connection
+
         while time.monotonic() < deadline:
-            with contextlib.closing(_Connection(self.path, REPLY_TIMEOUT_S)) as probe:
+            with contextlib.closing(Connection(self.path, REPLY_TIMEOUT_S)) as probe:
                 try:
                     probe.connect()
                 except (ConnectionError, FileNotFoundError):
@@ -127,7 +107,9 @@ class Client:
 
     @contextlib.contextmanager
     def _answer(self, method: str, parts: tuple[str, ...], query: dict[str, object] | Sequence[tuple[str, str]], body: object,
-                timeout_s: float | None) -> Iterator[http.client.HTTPResponse]:
+                timeout_s: float | None) -> Iterator[HTTPResponse]:
+        from natgw.api.connection import Connection, translated
+
         if not all(parts):
             raise NotFound("a name is missing: '' is none")
         target = "/".join(["/v1", *(quote(part, safe="", errors="surrogateescape") for part in parts)])
@@ -136,7 +118,7 @@ class Client:
             target += "?" + urlencode(asked)
         content = None if body is None else json.dumps(body)
         headers = {"Connection": "close"} | ({} if content is None else {"Content-Type": "application/json"})
-        with _translated(self.path), contextlib.closing(_Connection(self.path, timeout_s)) as connection:
+        with translated(self.path), contextlib.closing(Connection(self.path, timeout_s)) as connection:
             connection.request(method, target, content, headers)
             answer = connection.getresponse()
             if answer.status not in HTTP_OK:
@@ -160,20 +142,3 @@ def _process_end(pid: int) -> int | None:
         return os.pidfd_open(pid) if pid else None
     except OSError:
         return None
-
-
-@contextlib.contextmanager
-def _translated(path: str) -> Iterator[None]:
-    """Whatever goes wrong on the way to the daemon, said in one line."""
-    try:
-        yield
-    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-        raise NotRunning(path) from None
-    except PermissionError:
-        raise NatgwError(f"permission denied on {path}: natgw's commands need root, try sudo") from None
-    except TimeoutError:
-        raise NatgwError(f"natgw on {path} does not answer") from None
-    except (http.client.HTTPException, ConnectionError):
-        raise NatgwError(f"natgw on {path} closed the connection without an answer") from None
-    except OSError as error:
-        raise NatgwError(f"cannot reach natgw on {path}: {error.strerror or error}") from None

@@ -25,7 +25,7 @@ from weakref import WeakValueDictionary
 
 from aiohttp import web
 
-from natgw.api.client import peer_pid
+from natgw.api.peer import peer_pid
 from natgw.control.daemon import Daemon
 from natgw.control.docker.addresses import Addresses
 from natgw.control.docker.messages import decode

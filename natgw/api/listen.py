@@ -15,7 +15,7 @@ import stat
 from pathlib import Path
 
 from natgw.api import state_directory
-from natgw.api.client import peer_pid
+from natgw.api.peer import peer_pid
 from natgw.errors import Conflict, NatgwError
 
 LONGEST_PATH_BYTES = 107  # sun_path of unix(7), less its end mark

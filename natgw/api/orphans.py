@@ -13,7 +13,7 @@ import os
 import socket
 
 from natgw.api.backend import Backend
-from natgw.api.client import peer_pid
+from natgw.api.peer import peer_pid
 from natgw.errors import NatgwError
 
 STOP_TIMEOUT_S = 5.0

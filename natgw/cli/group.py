@@ -6,10 +6,10 @@ one line on stderr. NATGW_DEBUG=1 shows where it came from.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -69,7 +69,25 @@ class TeachingGroup(click.Group):
 
 
 class TopGroup(TeachingGroup):
-    """The command `natgw` itself: nothing gets past its `main` but an exit code."""
+    """The command `natgw` itself: nothing gets past its `main` but an exit code.
+
+    Its commands are named by `modules`, each under the module it is in, and a module is imported when one of its commands is
+    asked for (click's documentation has this as lazily loading subcommands): who types `natgw ps` need not wait for the rest.
+    """
+
+    def __init__(self, *args: Any, modules: Mapping[str, Sequence[str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._modules = {name: module for module, names in modules.items() for name in names}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._modules)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self._modules and cmd_name not in self.commands:
+            module = importlib.import_module(f"natgw.cli.{self._modules[cmd_name]}")
+            # A command whose name Python or the module has already has an underscore behind it.
+            self.add_command(getattr(module, f"{cmd_name}_", None) or getattr(module, cmd_name))
+        return super().get_command(ctx, cmd_name)
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, complete_var: str | None = None,
              standalone_mode: bool = True, **extra: Any) -> NoReturn:
@@ -92,6 +110,8 @@ class TopGroup(TeachingGroup):
 def fail(message: str, code: int = 1) -> NoReturn:
     """Say in one line on stderr what is wrong, and end."""
     if os.environ.get(DEBUG_VARIABLE) and sys.exc_info()[0] is not None:
+        import traceback
+
         traceback.print_exc()
     line = " ".join(message.split())
     click.echo(line if line.startswith("natgw") else f"natgw: {line}", err=True)

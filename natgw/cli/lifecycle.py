@@ -28,6 +28,7 @@ from natgw.control.options import (
     parse_port_range,
 )
 from natgw.errors import NatgwError
+from natgw.startup import importing
 
 Record = dict[str, Any]
 Value = TypeVar("Value")
@@ -159,7 +160,8 @@ def _chosen(ctx: click.Context, options: Record, config: Path | None, nat_type: 
 
 
 def _serve(options: DaemonOptions, on_ready: Callable[[Record], None], *, log_to_file: bool = False) -> None:
-    from natgw.api.serve import serve  # with all that a daemon needs: nobody else should wait for it
+    with importing():
+        from natgw.api.serve import serve  # with all that a daemon needs: nobody else should wait for it
 
     serve(options, on_ready, log_to_file=log_to_file)
 

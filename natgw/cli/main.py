@@ -5,11 +5,23 @@ from __future__ import annotations
 import click
 
 from natgw import __version__
-from natgw.cli import cni, containers, endpoints, events, lifecycle, nat, networks, tables
 from natgw.cli.group import TopGroup, socket_option
 
+MODULES = {
+    "lifecycle": ("up", "down", "status"),
+    "containers": ("run", "exec", "logs", "stop", "ps", "inspect"),
+    "endpoints": ("attach", "detach", "port", "publish", "unpublish"),
+    "networks": ("network",),
+    "nat": ("nat",),
+    "events": ("events",),
+    "cni": ("cni",),
+    "tables": ("flows", "fdb", "neigh", "stats"),
+}
+"""Where each command is, in the order in which help shows them."""
 
-@click.group(cls=TopGroup, params=[socket_option()], context_settings={"help_option_names": ["-h", "--help"]}, examples="""
+
+@click.group(cls=TopGroup, modules=MODULES, params=[socket_option()],
+             context_settings={"help_option_names": ["-h", "--help"]}, examples="""
     # start, run a web server whose port 80 is the host's 8080, and look at it
     natgw up --detach
     natgw run -d --name web -p 8080:80 -- python3 -m http.server 80
@@ -30,16 +42,3 @@ def natgw() -> None:
     No docker0, no Linux bridge, no iptables rule: one process is bridge, gateway and translator. All commands need root.
     Listings take --json. Errors are one line on stderr; NATGW_DEBUG=1 shows where they come from.
     """
-
-
-for command in (
-    *(lifecycle.up, lifecycle.down, lifecycle.status),
-    *(containers.run, containers.exec_, containers.logs, containers.stop, containers.ps, containers.inspect),
-    *(endpoints.attach, endpoints.detach, endpoints.port, endpoints.publish, endpoints.unpublish),
-    networks.network,
-    nat.nat,
-    events.events,
-    cni.cni,
-    *(tables.flows, tables.fdb, tables.neigh, tables.stats),
-):
-    natgw.add_command(command)

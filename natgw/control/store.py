@@ -109,8 +109,9 @@ class Store:
         if version > len(MIGRATIONS):
             raise NatgwError(f"{self.path} was written by a newer natgw (version {version} of its form, this one knows "
                              f"{len(MIGRATIONS)}): use that one, or move the file away")
-        for number in range(version, len(MIGRATIONS)):
-            self.connection.executescript(f"BEGIN; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
+        if version < len(MIGRATIONS):
+            self.connection.executescript(f"BEGIN; {' '.join(MIGRATIONS[version:])} PRAGMA user_version = {len(MIGRATIONS)}; "
+                                          "COMMIT;")  # all in one: each transaction waits for the disk
 
     def freeze(self) -> None:
         """Keep what is there now, whatever is dropped from here on: a restart follows."""

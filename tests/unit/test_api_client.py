@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from natgw.api import client as client_module
+from natgw.api import connection as connection_module
 from natgw.api import socket_path as chosen_socket
 from natgw.api import state_directory
 from natgw.api.client import Client, NotRunning
+from natgw.api.peer import peer_pid
 from natgw.errors import Conflict, NatgwError, NotFound
 from tests.unit.fake_daemon import FakeDaemon
 
@@ -66,7 +68,7 @@ def test_permission_denied(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def refuse(self: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(client_module._Connection, "connect", refuse)
+    monkeypatch.setattr(connection_module.Connection, "connect", refuse)
     with pytest.raises(NatgwError, match=f"^permission denied on {socket_path}: natgw's commands need root, try sudo$"):
         Client(str(socket_path)).get("status")
 
@@ -145,4 +147,4 @@ def test_shut_down_without_a_view_of_the_process(tmp_path: Path, monkeypatch: py
 def test_peer_pid() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert client_module.peer_pid(ours) == os.getpid()
+        assert peer_pid(ours) == os.getpid()

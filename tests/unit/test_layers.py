@@ -20,7 +20,7 @@ CNI_USERS = ("control", "api", "cli")
 CNI_MODULES = {"__future__", "collections.abc", "json", "os", "re", "socket", "sys", "typing"}
 TEST_TOOLS = {"hypothesis", "pytest", "scapy"}
 """Only the test kit needs them: they are not installed with natgw."""
-COMMON = {"natgw", "natgw.errors"}
+COMMON = {"natgw", "natgw.errors", "natgw.startup"}
 # Standard modules that would let the world, the clock or a log into code that must run in a plain unit test.
 IMPURE = {"asyncio", "fcntl", "logging", "os", "select", "signal", "subprocess", "sys", "threading", "time"}
 PURE_LAYERS = ("wire", "tables", "datapath")

@@ -16,7 +16,6 @@ from natgw.wire.dns import Address, Query
 
 TTL_S = 600
 """Docker's (respTTL in libnetwork's resolver)."""
-HOST_NAME = "host.docker.internal"
 
 
 class Zone(Protocol):

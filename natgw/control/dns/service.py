@@ -16,14 +16,13 @@ import logging
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from natgw.control.dns import resolver
 from natgw.control.dns.files import IN_CONTAINER, ResolvFiles
-from natgw.control.dns.forwarder import Action, Close, Forwarder, Send
 from natgw.control.dns.zones import NetworksZone, gateways
 from natgw.control.events import Event
 from natgw.control.model import Endpoint, Network
@@ -31,10 +30,10 @@ from natgw.control.processes import processes_in
 from natgw.errors import Conflict, NatgwError, NotFound
 from natgw.host import dns, netns
 from natgw.host.resolvconf import ResolvConf, Watched
-from natgw.wire.dns import Refused, parse_query
 
 if TYPE_CHECKING:
     from natgw.control.daemon import Daemon
+    from natgw.control.dns.questions import Questions
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +59,13 @@ class DnsService:
         self._daemon = daemon
         self._rng = random.SystemRandom()
         self.count: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
-        self._forwarder = Forwarder(self.count, self._rng)
+        self._resolvers: list[str] = []
+        self._questions: Questions | None = None
         self._files = ResolvFiles(daemon.options.state_dir)
         self._watched = Watched()
         self._at_gateway: dict[str, dict[str, dns.Server]] = {}
         self._inside: dict[tuple[int, int], _Inside] = {}
-        self._asking: dict[int, dns.Asking] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._loading: asyncio.Future[object] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._unlisten: Callable[[], None] | None = None
 
@@ -89,16 +88,13 @@ class DnsService:
             self._unlisten()
         if self._looking is not None:
             self._looking.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
-        for asking in self._asking.values():
-            asking.close()
+        if self._questions is not None:
+            self._questions.close()
         for server in [*(each for servers in self._at_gateway.values() for each in servers.values()),
                        *(inside.server for inside in self._inside.values() if inside.server is not None)]:
             server.close()
         self._at_gateway.clear()
         self._inside.clear()
-        self._asking.clear()
         self._files.clear()
 
     # -- places ----------------------------------------------------------------------------------------------------------
@@ -132,7 +128,7 @@ class DnsService:
             else:
                 def serve(wire: bytes, source: str, by_tcp: bool, reply: dns.Reply) -> None:
                     if zone.covers(ip_address(source.partition("%")[0])):
-                        self._answer(zone, (network.id, source), wire, by_tcp, reply)
+                        self._asked().answer(zone, (network.id, source), wire, by_tcp, reply)
                     else:
                         self.count["foreign"] += 1
 
@@ -142,7 +138,22 @@ class DnsService:
         """The addresses at which a network's names are served."""
         return list(self._at_gateway.get(network.id, ()))
 
+    def _load(self) -> None:
+        """dnspython takes a tenth of a second to import: not at the start, when nobody asks yet, nor at the first question,
+        when frames would wait, but beside them, when there is somebody who may ask."""
+        if self._loading is None:
+            self._loading = self._loop.run_in_executor(None, import_module, f"{__package__}.questions")
+
+    def _asked(self) -> Questions:
+        if self._questions is None:
+            from natgw.control.dns.questions import Questions
+
+            self._questions = Questions(self.count, self._rng, self._loop)
+            self._questions.use(self._resolvers)
+        return self._questions
+
     def _joined(self, endpoint: Endpoint) -> None:
+        self._load()
         self._files.joined(endpoint, self._host_conf())
         if endpoint.network.is_default or endpoint.owner != "natgw" or endpoint.netns is None:
             return
@@ -160,7 +171,7 @@ class DnsService:
         inside = _Inside(path, [])
         zone = NetworksZone(self._daemon.endpoints, lambda: [endpoint.network for endpoint in inside.endpoints])
         inside.server = dns.Server(netns.run_inside(path, dns.bind, IN_CONTAINER),
-                                   lambda wire, source, by_tcp, reply: self._answer(zone, key, wire, by_tcp, reply))
+                                   lambda wire, source, by_tcp, reply: self._asked().answer(zone, key, wire, by_tcp, reply))
         return inside
 
     def _left(self, endpoint: Endpoint) -> None:
@@ -173,50 +184,6 @@ class DnsService:
                     if inside.server is not None:
                         inside.server.close()
 
-    # -- questions ---------------------------------------------------------------------------------------------------------
-
-    def _answer(self, zone: NetworksZone, asker: Hashable, wire: bytes, by_tcp: bool, reply: dns.Reply) -> None:
-        try:
-            query = parse_query(wire, by_tcp=by_tcp)
-        except Refused as refused:
-            self.count["malformed"] += 1
-            if refused.reply is not None:
-                reply(refused.reply)
-            return
-        own = resolver.answer(query, zone, self._rng)
-        if own is not None:
-            self.count["answered"] += 1
-            reply(own)
-        else:
-            self._perform(self._forwarder.ask(query, reply, asker, self._loop.time()))
-
-    def _perform(self, actions: list[Action]) -> None:
-        """Do what the forwarder wants done."""
-        for action in actions:
-            if isinstance(action, Send):
-                self._ask(action)
-            elif isinstance(action, Close):
-                asking = self._asking.pop(action.attempt, None)
-                if asking is not None:
-                    asking.close()
-            elif callable(action.client):
-                action.client(action.wire)
-        if self._timer is not None:
-            self._timer.cancel()
-        deadline = self._forwarder.next_deadline()
-        self._timer = None if deadline is None else self._loop.call_at(deadline, self._due)
-
-    def _ask(self, send: Send) -> None:
-        attempt = send.attempt
-        self._asking[attempt] = dns.Asking(
-            send.server, send.transport, send.wire,
-            lambda wire: self._perform(self._forwarder.heard(attempt, wire, self._loop.time())),
-            lambda: self._perform(self._forwarder.failed(attempt, self._loop.time())))
-
-    def _due(self) -> None:
-        self._timer = None
-        self._perform(self._forwarder.due(self._loop.time()))
-
     # -- the host, and namespaces that end ---------------------------------------------------------------------------------
 
     def _host_conf(self) -> ResolvConf:
@@ -228,7 +195,9 @@ class DnsService:
         """Ask them, but for natgw itself, which would ask itself again and again."""
         own = {str(address) for network in self._daemon.networks.all() if network.driver == "bridge"
                for address in gateways(network)}
-        self._forwarder.use([server for server in self._host_conf().servers if server not in own])
+        self._resolvers = [server for server in self._host_conf().servers if server not in own]
+        if self._questions is not None:
+            self._questions.use(self._resolvers)
 
     async def _look(self) -> None:
         while True:

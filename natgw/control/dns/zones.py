@@ -7,11 +7,14 @@ has it. Only endpoints with a link count: a name leads to something that can be 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-from natgw.control.dns.resolver import HOST_NAME
+from natgw.control.dns import HOST_NAME
 from natgw.control.endpoints import Endpoints
 from natgw.control.model import Endpoint, Network
-from natgw.wire.dns import Address
+
+if TYPE_CHECKING:
+    from natgw.wire.dns import Address
 
 
 class NetworksZone:
