@@ -30,7 +30,7 @@ from natgw.control.inspect import network_record
 from natgw.control.ipam import Pools, check_subnet
 from natgw.control.ipam6 import unique_local_prefix
 from natgw.control.ledger import Ledger, remove_leftovers
-from natgw.control.model import DEFAULT_NETWORK, Container, Endpoint
+from natgw.control.model import DEFAULT_NETWORK, Container, Endpoint, Network
 from natgw.control.netrequest import parse_request
 from natgw.control.networks import Networks
 from natgw.control.options import DaemonOptions, check_link, check_mtu
@@ -281,11 +281,13 @@ class Daemon:
                 for port in container.ports]
 
     async def list_networks(self) -> list[Record]:
-        return [network_record(network, self.endpoints.of(network)) for network in self.networks.all()]
+        return [self._network_record(network) for network in self.networks.all()]
 
     async def inspect_network(self, name: str) -> Record:
-        network = self.networks.find(name)
-        return network_record(network, self.endpoints.of(network))
+        return self._network_record(self.networks.find(name))
+
+    def _network_record(self, network: Network) -> Record:
+        return network_record(network, self.endpoints.of(network), self._roster.without_link(network))
 
     async def flows(self) -> list[Record]:
         return self.datapath.flow_records(time.monotonic())

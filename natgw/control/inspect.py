@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from natgw.control.model import Endpoint, Ipam6Config, IpamConfig, Network
+from natgw.control.model import Container, Endpoint, Ipam6Config, IpamConfig, Network
 from natgw.wire.ethernet import mac_text
 
 
-def network_record(network: Network, endpoints: Iterable[Endpoint]) -> dict[str, Any]:
-    """One network with the endpoints on it."""
+def network_record(network: Network, endpoints: Iterable[Endpoint], without: Iterable[Container] = ()) -> dict[str, Any]:
+    """One network with the endpoints on it, and on `host` and `none` with the containers that are there without one."""
     return {
         "Name": network.name,
         "Id": network.id,
@@ -28,7 +29,8 @@ def network_record(network: Network, endpoints: Iterable[Endpoint]) -> dict[str,
         "Ingress": False,
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": False,
-        "Containers": {endpoint.container_id or f"ep-{endpoint.id}": _endpoint(endpoint) for endpoint in endpoints},
+        "Containers": {endpoint.container_id or f"ep-{endpoint.id}": _endpoint(endpoint) for endpoint in endpoints}
+        | {container.id: _nowhere(network, container) for container in without},
         "Options": dict(network.options),
         "Labels": dict(network.labels),
     }
@@ -53,6 +55,12 @@ def _endpoint(endpoint: Endpoint) -> dict[str, str]:
         "IPv4Address": f"{endpoint.ip}/{endpoint.network.subnet.prefixlen}",
         "IPv6Address": _with_length(endpoint),
     }
+
+
+def _nowhere(network: Network, container: Container) -> dict[str, str]:
+    """Docker has an endpoint there too, of which nothing is seen but an id: here one that follows from what is joined."""
+    identity = hashlib.sha256(f"{network.id} {container.id}".encode()).hexdigest()
+    return {"Name": container.name, "EndpointID": identity, "MacAddress": "", "IPv4Address": "", "IPv6Address": ""}
 
 
 def _with_length(endpoint: Endpoint) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from natgw.control import names
 from natgw.control.ledger import Entry
-from natgw.control.model import Container
+from natgw.control.model import Container, Network
 from natgw.control.options import check_link, check_mtu
 from natgw.control.portspec import PortBinding
 from natgw.control.processes import Watch
@@ -117,6 +117,11 @@ class Roster:
     def _foreign(self, name: str) -> Container | None:
         return next((container for container in self.foreign() if name in (container.name, container.id)
                      or (len(name) >= SHORTEST_ID and container.id.startswith(name))), None)
+
+    def without_link(self, network: Network) -> list[Container]:
+        """Who is on a network that has no bridge: the containers that run in mode `host` or `none`."""
+        return [member.container for member in self if network.driver != "bridge" and member.container.state != "exited"
+                and member.container.network_mode == network.name]
 
     def dismiss(self, member: Member) -> None:
         """The name is free again. Twice is once."""

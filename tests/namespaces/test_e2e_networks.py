@@ -215,8 +215,13 @@ def test_modes_of_run(shared: Lab) -> None:
     lab.natgw("run", "-d", "--network", "container:first", "--name", "second", "--", "sleep", "1000")
     assert refused(lab, "network", "connect", "bridge", "second").startswith("container sharing network namespace")
     lab.natgw("run", "-d", "--network", "host", "--name", "third", "--", "sleep", "1000")
+    lab.natgw("run", "-d", "--network", "none", "--name", "fourth", "--", "sleep", "1000")
     pids = {one["name"]: one["pid"] for one in lab.json("ps")}
-    lab.natgw("stop", "-t", "1", "third", "second", "first")
+    for network, name in (("host", "third"), ("none", "fourth")):
+        (there,) = lab.json("network", "inspect", network)[0]["Containers"].values()
+        assert (there["Name"], there["MacAddress"], there["IPv4Address"]) == (name, "", "")
+    lab.natgw("stop", "-t", "1", "fourth", "third", "second", "first")
+    assert lab.json("network", "inspect", "host")[0]["Containers"] == {}
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids.values())
     lab.natgw("network", "rm", "mine")
 

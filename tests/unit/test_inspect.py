@@ -94,6 +94,18 @@ def test_host_and_none_have_no_addresses() -> None:
     assert record["Driver"] == "null" and record["IPAM"]["Config"] == [] and record["Options"] == {}
 
 
+def test_containers_without_a_link() -> None:
+    """As Docker shows them on `host` and `none`: a name, and an endpoint's id that stays the same and is nobody else's."""
+    none = Network(id="6" * 64, name="none", created=CREATED, driver="null", predefined=True)
+    host = Network(id="7" * 64, name="host", created=CREATED, driver="host", predefined=True)
+    (shown,) = network_record(none, [], [container()])["Containers"].items()
+    identity = shown[1]["EndpointID"]
+    assert len(identity) == 64 and set(identity) <= set("0123456789abcdef")
+    assert shown == ("2" * 64, {"Name": "web", "EndpointID": identity, "MacAddress": "", "IPv4Address": "", "IPv6Address": ""})
+    assert network_record(none, [], [container()])["Containers"]["2" * 64]["EndpointID"] == identity
+    assert network_record(host, [], [container()])["Containers"]["2" * 64]["EndpointID"] != identity
+
+
 def test_options_say_what_is_asked_for() -> None:
     options = default_bridge_options("natgw0", 1400, masquerade=False)
     assert options["com.docker.network.bridge.enable_ip_masquerade"] == "false"
