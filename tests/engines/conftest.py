@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import requires
 from tests.engines.docker_lab import DockerLab
 
-PROGRAMS = ("dockerd", "containerd", "runc", "docker", "tini", "busybox", "ip", "tc", "nsenter", "curl")
+PROGRAMS = ("dockerd", "containerd", "runc", "docker", "tini", "busybox", "ip", "tc", "nsenter", "curl", "iptables")
 
 
 def make_docker(*args: str) -> DockerLab:

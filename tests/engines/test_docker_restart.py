@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 
@@ -16,7 +17,7 @@ from tests.namespaces.topology import OUTSIDE, eventually
 
 def start_web(lab: DockerLab, *args: str) -> None:
     folder = web_page(lab.folder / "www", "alive")
-    lab.docker("network", "create", "-d", "natgw", "net")
+    lab.docker("network", "create", "-d", lab.driver, "net")
     lab.start_container("web", "--network", "net", "-p", "9999:80", "-p", "81", "-v", f"{folder}:/www:ro", *args, command=HTTPD)
     lab.start_container("client", "--network", "net", *args)
     eventually(lambda: from_outside(lab, "9999/") == "alive")
@@ -72,7 +73,8 @@ def test_dockerd_is_restarted_and_containers_live_on(own: DockerLab) -> None:
     start_web(own)
     own.stop_docker()
     assert from_outside(own, "9999/") == "alive"  # natgw needs no dockerd to go on
-    own.start_docker("--live-restore")
+    # What is for Docker's bridge driver changes nothing.
+    own.start_docker("--live-restore", "--userland-proxy=false", "--ip-forward=false", "--ip-masq=false")
     works(own)
     own.docker("restart", "-t", "0", "web")
     works(own)
@@ -91,6 +93,35 @@ def test_dockerd_is_restarted_and_containers_start_again(own: DockerLab, number:
     eventually(lambda: sorted(row["name"] for row in own.json("ps")) == ["client", "web"])
     own.docker("rm", "-f", "web", "client")
     own.docker("network", "rm", "net")
+
+
+def reboot(lab: DockerLab) -> None:
+    """What a reboot leaves of it: files that are not in /run."""
+    lab.power_off()
+    lab.up()
+    lab.start_docker()
+
+
+def test_the_machine_is_rebooted(own: DockerLab) -> None:
+    """With a socket in a place that stays, networks and containers come back; without, the network is made again."""
+    own.natgw("down")
+    own.driver, own.socket = "lab", own.folder / "kept" / "natgw.sock"
+    own.up()
+    start_web(own, "--restart", "always")
+    before = own.inspect("network", "net")
+    reboot(own)
+    eventually(lambda: own.docker("exec", "client", "true", check=False).returncode == 0
+               and own.docker("exec", "web", "true", check=False).returncode == 0, within_s=20)
+    works(own)
+    assert {**own.inspect("network", "net"), "Containers": {}} == {**before, "Containers": {}}
+    own.docker("rm", "-f", "web", "client")
+    own.natgw("down")
+    shutil.rmtree(own.socket.parent)
+    own.up()
+    assert "docker network rm" in own.refused("run", "--rm", "--network", "net", SMALL, "true")
+    own.docker("network", "rm", "net")
+    start_web(own)
+    works(own)
 
 
 def test_a_stopped_natgw_does_not_hang_dockerd(own: DockerLab) -> None:
