@@ -18,6 +18,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
 from natgw.datapath import Extra, Verdict
+from natgw.tables.flowtable import MAX_AWAKE
 from natgw.wire.ethernet import L3
 from tests.conftest import examples
 from tests.generated import note
@@ -82,16 +83,17 @@ def steps(draw: st.DrawFn) -> tuple[str, bytes, float]:
     return port, bytes(frame), elapsed
 
 
-def gateway(*, fast_path: bool) -> Lab6:
-    lab = Lab6(fast_path=fast_path, coalesce=False, verify=False, uplink_mtu=1400)
+def gateway(*, fast_path: bool, max_awake_flows: int = MAX_AWAKE) -> Lab6:
+    lab = Lab6(fast_path=fast_path, coalesce=False, verify=False, uplink_mtu=1400, max_awake_flows=max_awake_flows)
     lab.publish6(8080, 80)
     return lab
 
 
-@given(st.lists(steps(), min_size=1, max_size=40))
-@settings(max_examples=examples(150))
-def test_same_bytes_and_verdicts(sequence: list[tuple[str, bytes, float]]) -> None:
-    fast, slow = gateway(fast_path=True), gateway(fast_path=False)
+@given(st.lists(steps(), min_size=1, max_size=40), st.sampled_from((1, MAX_AWAKE)))
+@settings(max_examples=examples(250))
+def test_same_bytes_and_verdicts(sequence: list[tuple[str, bytes, float]], max_awake_flows: int) -> None:
+    """Also with one flow awake and all others at rest."""
+    fast, slow = (gateway(fast_path=fast, max_awake_flows=max_awake_flows) for fast in (True, False))
     for port, frame, elapsed in sequence:
         for lab in (fast, slow):
             lab.now += elapsed
