@@ -36,7 +36,8 @@ run_logged() {
     return 1
 }
 
-# apt_install PACKAGE...: with a fresh index if there is none, or if the one at hand is too old to serve.
+# apt_install PACKAGE...: with a fresh index if there is none, or if the one at hand is too old to serve. A new machine may
+# still be busy with packages of its own.
 apt_install() {
     command -v apt-get >/dev/null || die "please install: $* (no apt-get here to do it)"
     [ "$(id -u)" -eq 0 ] || die "please install: $* (sudo apt-get install $*)"
@@ -47,10 +48,10 @@ apt_install() {
     forbid_services
     trap allow_services EXIT
     if ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null ||
-        ! apt-get install -y -q --no-install-recommends "$@" >"$log" 2>&1 </dev/null; then
+        ! apt-get install -o DPkg::Lock::Timeout=300 -y -q --no-install-recommends "$@" >"$log" 2>&1 </dev/null; then
         say "refreshing the package index (apt-get update)"
         run_logged "$log" apt-get update -q || die "apt-get update failed"
-        run_logged "$log" apt-get install -y -q --no-install-recommends "$@" || die "apt-get install failed"
+        run_logged "$log" apt-get install -o DPkg::Lock::Timeout=300 -y -q --no-install-recommends "$@" || die "apt-get install failed"
     fi
     rm -f "$log"
     allow_services
@@ -96,8 +97,8 @@ find_python() {
 make_venv() {
     local wanted extra stale='' list=''
     [ $# -eq 0 ] || list="[$(IFS=, && echo "$*")]"
-    # An environment does not survive being moved: its programs name its first place.
-    if ! python_can "$VENV/bin/python" || ! grep -qF "$VENV" "$VENV/pyvenv.cfg"; then
+    # An environment does not survive being moved: its programs name its first place. Without pip, its making was interrupted.
+    if ! python_can "$VENV/bin/python" || [ ! -e "$VENV/bin/pip" ] || ! grep -qF "$VENV" "$VENV/pyvenv.cfg"; then
         new_venv
     fi
     wanted=$(cat "$ROOT/setup.cfg" "$ROOT/natgw/__init__.py" | sha256sum)
