@@ -13,12 +13,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
+
+from tests.namespaces.folders import make_folder
 
 T = TypeVar("T")
 
@@ -102,7 +103,7 @@ class Lab:
 
     def __init__(self) -> None:
         self.suffix = secrets.token_hex(3)
-        self.folder = Path(tempfile.mkdtemp(prefix="natgw-test-"))
+        self.folder = make_folder(self.suffix)
         self.socket = self.folder / "run" / "n.sock"
         self._namespaces: list[Namespace] = []
         self.daemons: list[Path] = []
@@ -165,7 +166,7 @@ class Lab:
             namespace.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
