@@ -10,11 +10,11 @@ by nsenter.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -155,15 +155,13 @@ class Machine(Lab):
 
     def _remove_cgroups(self) -> None:
         """The engine's control groups: they cannot be removed before the last process in them has ended."""
-        deadline = time.monotonic() + 10
-        while left := self.cgroups():
-            for path in left:
-                try:
+        def removed() -> bool:
+            with contextlib.suppress(OSError):
+                for path in self.cgroups():
                     path.rmdir()
-                except OSError:
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.02)
+            return not self.cgroups()
+
+        eventually(removed)
 
     def cgroups(self) -> list[Path]:
         """Control groups of the machine's engine, the innermost first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,22 +54,22 @@ import aioice, aioice.stun
 aioice.stun.RETRY_MAX = 3  # 7.5 s until a check has failed
 role, folder, server = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
 other = "b" if role == "a" else "a"
+mine, theirs = (os.open(folder / name, os.O_RDWR) for name in (role, other))  # named pipes; what is in them stays meanwhile
 
-async def appears(path):
-    while not path.exists():
-        await asyncio.sleep(0.02)
-    return json.loads(path.read_text())
-
-def tell(name, value):
-    draft = folder / (name + ".draft")
-    draft.write_text(json.dumps(value))
-    draft.rename(folder / name)
+def tell(value):
+    os.write(mine, json.dumps(value).encode() + b"\\n")
 
 async def main():
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(theirs, "rb", 0))
+
+    async def told():
+        return json.loads(await reader.readline())
+
     agent = aioice.Connection(ice_controlling=role == "a", stun_server=(server, 3478))
     await agent.gather_candidates()
-    tell(role, [agent.local_username, agent.local_password, [c.to_sdp() for c in agent.local_candidates]])
-    agent.remote_username, agent.remote_password, candidates = await appears(folder / other)
+    tell([agent.local_username, agent.local_password, [c.to_sdp() for c in agent.local_candidates]])
+    agent.remote_username, agent.remote_password, candidates = await told()
     for candidate in candidates:
         await agent.add_remote_candidate(aioice.Candidate.from_sdp(candidate))
     await agent.add_remote_candidate(None)
@@ -79,8 +80,8 @@ async def main():
         return
     await agent.send(role.encode())
     print("heard", (await agent.recv()).decode())
-    tell(role + ".heard", True)
-    await appears(folder / (other + ".heard"))
+    tell("heard")
+    await told()
     await agent.close()
 
 asyncio.run(asyncio.wait_for(main(), 45))
@@ -109,6 +110,8 @@ def test_ice_agents_connect_where_theory_says_so(lab: Lab, here: str, there: str
     try:
         one, two = lab.container("one"), lab.namespace("two")
         lab.natgw("attach", two.name, "--name", "two", socket=socket, within=far)
+        for role in ("a", "b"):
+            os.mkfifo(lab.folder / role)
         agents = [(namespace, namespace.spawn(sys.executable, "-c", AGENT, role, str(lab.folder), OUTSIDE))
                   for role, namespace in (("a", one), ("b", two))]
         said = []

@@ -6,6 +6,7 @@ turned in between; what they emit and what they count must agree. Coalescing is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from hypothesis import given, settings
@@ -14,17 +15,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
-from natgw.datapath import (
-    Datapath,
-    DatapathConfig,
-    NetworkConfig,
-    Port,
-    PortKind,
-    Publication,
-    Route,
-    UplinkConfig,
-    Verdict,
-)
+from natgw.datapath import Datapath, DatapathConfig, NetworkConfig, Port, PortKind, Publication, Route, UplinkConfig, Verdict
 from natgw.tables.flowtable import MAX_AWAKE
 from natgw.wire.checksum import pseudo_sum
 from tests.conftest import examples
@@ -62,7 +53,7 @@ class Gateway:
         self.feed("uplink", bytes(10) + bytes(Ether(dst=UPLINK_MAC, src=OUTSIDE_MAC) / ARP(
             op=2, hwsrc=OUTSIDE_MAC, psrc="198.51.100.1", hwdst=UPLINK_MAC, pdst=EXTERNAL)), 0.0)
 
-    def _collector(self, name: str):  # type: ignore[no-untyped-def]
+    def _collector(self, name: str) -> Callable[[memoryview], None]:
         return lambda frame: self.sent.append((name, bytes(frame)))
 
     def feed(self, port: str, frame: bytes, now: float) -> list[tuple[str, bytes]]:

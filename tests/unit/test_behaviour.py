@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Any
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, UDPerror
@@ -62,7 +64,7 @@ class Lab:
             routes=(Route(IPv4Network("0.0.0.0/0"), IPv4Address("198.51.100.1")),))
         self.ports["outside"] = self.dp.set_uplink("uplink", self._collector("outside"), uplink)
 
-    def _collector(self, name: str):  # type: ignore[no-untyped-def]
+    def _collector(self, name: str) -> Callable[[memoryview], None]:
         return lambda frame: self.sent.append((name, Ether(bytes(frame)[10:]).payload))
 
     def _feed(self, port: str, frame: Packet) -> list[tuple[str, Packet]]:
@@ -114,9 +116,9 @@ def mac_of(ip: str) -> str:
     return "02:42:" + IPv4Address(ip).packed.hex(":")
 
 
-def behaving(mapping: Dependence = EIM, filtering: Dependence = APDM, **options: object) -> NatConfig:
+def behaving(mapping: Dependence = EIM, filtering: Dependence = APDM, **options: Any) -> NatConfig:
     both = NatBehaviour(mapping=mapping, filtering=filtering)
-    return replace(NatConfig(udp=both, tcp=both), **options)  # type: ignore[arg-type]
+    return replace(NatConfig(udp=both, tcp=both), **options)
 
 
 # ---- mapping and filtering -------------------------------------------------------------------------------------------

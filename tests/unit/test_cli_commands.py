@@ -104,7 +104,9 @@ def test_examples_are_command_lines_that_parse(path: tuple[str, ...]) -> None:
         target: click.Command = command_line
         context: click.Context | None = None
         while isinstance(target, click.Group):
-            name, target, words = target.resolve_command(click.Context(target), words)[0:3]  # type: ignore[assignment]
+            name, found_here, words = target.resolve_command(click.Context(target), words)
+            assert found_here is not None, line
+            target = found_here
             context = target.make_context(name, list(words), parent=context) if not isinstance(target, click.Group) else None
 
 

@@ -127,8 +127,8 @@ def test_null_leaves_a_key_as_it_is() -> None:
     ("untranslated", ["10.0.0.0/8", "192.0.2.1"], "untranslated", (IPv4Network("10.0.0.0/8"), IPv4Network("192.0.2.1/32"))),
     ("untranslated", "", "untranslated", ()),
 ])
-def test_values(key: str, value: object, field: str, expected: object) -> None:
-    assert changed(DEFAULT, {key: value}) == replace(DEFAULT, **{field: expected})  # type: ignore[arg-type]
+def test_values(key: str, value: object, field: str, expected: Any) -> None:
+    assert changed(DEFAULT, {key: value}) == replace(DEFAULT, **{field: expected})
 
 
 @pytest.mark.parametrize(("changes", "message"), [
