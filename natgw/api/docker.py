@@ -159,7 +159,7 @@ class DockerService:
         """Raises NatgwError."""
         daemon = self._daemon
         self._naming = Naming(daemon.networks, daemon.endpoints, daemon.store, api_socket())
-        self._addresses = Addresses(daemon.pools)
+        self._addresses = Addresses(daemon.pools, daemon.pools6)
         self._network = NetworkDriver(daemon.networks, daemon.endpoints, self._addresses, self._naming.look)
         await self._network.forget_stale()
         self._entry = daemon.ledger.note("socket", path=str(self._socket.path))

@@ -182,7 +182,8 @@ class Api:
         wanted = flow_filter(request.query)
         ips: set[str] = set()
         if wanted.container is not None:
-            ips = {each["ip"] for each in (await self.backend.container(wanted.container))["networks"].values()}
+            endpoints = (await self.backend.container(wanted.container))["networks"].values()
+            ips = {each[key] for each in endpoints for key in ("ip", "ip6") if each.get(key)}
         return wanted.apply(await self.backend.flows(), ips)
 
     async def stats(self, request: web.Request) -> Record:

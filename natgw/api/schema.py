@@ -54,14 +54,15 @@ INTEGER = Field("an integer", _or_null(_is_integer))
 FLAG = Field("true or false", lambda value: isinstance(value, bool), default=bool)
 FLAG_ON = replace(FLAG, default=lambda: True)
 TEXTS = Field("a list of strings", _is_texts, default=list)
+TEXT_OR_TEXTS = Field("a string or a list of strings", lambda value: value is None or _is_text(value) or _is_texts(value))
 TEXT_MAP = Field("an object of strings", _is_text_map, default=dict)
 NEEDED_TEXT = Field("a string", _is_text, required=True)
 NEEDED_TEXTS = Field("a list of at least one string", lambda value: _is_texts(value) and bool(value), required=True)
 
 Fields = Mapping[str, Field]
 
-_LINK = {"publish": TEXTS, "network": TEXT, "aliases": TEXTS, "link": TEXT, "ip": TEXT, "mac": TEXT, "mtu": INTEGER,
-         "offload": FLAG_ON, "dhcp": FLAG}
+_LINK = {"publish": TEXTS, "network": TEXT, "aliases": TEXTS, "link": TEXT, "ip": TEXT, "ip6": TEXT, "mac": TEXT,
+         "mtu": INTEGER, "offload": FLAG_ON, "dhcp": FLAG}
 
 RUN: Fields = {"name": TEXT, "command": NEEDED_TEXTS, **_LINK, "detach": FLAG, "env": TEXT_MAP,
                             "workdir": TEXT}
@@ -70,9 +71,10 @@ ATTACH: Fields = {"target": NEEDED_TEXT, "name": TEXT, **_LINK,
 STARTED: Fields = {"pid": Field("a process id", _is_integer, required=True)}
 STOP: Fields = {"timeout_s": Field("a number of seconds, 0 or more", _is_duration, default=lambda: 10)}
 PUBLISH: Fields = {"publish": NEEDED_TEXTS}
-NETWORK: Fields = {"name": NEEDED_TEXT, "driver": TEXT, "subnet": TEXT, "ip_range": TEXT, "gateway": TEXT, "aux": TEXT_MAP,
+NETWORK: Fields = {"name": NEEDED_TEXT, "driver": TEXT, "subnet": TEXT_OR_TEXTS, "ip_range": TEXT_OR_TEXTS,
+                   "gateway": TEXT_OR_TEXTS, "aux": TEXT_MAP,
                    "internal": FLAG, "attachable": FLAG, "ipv6": FLAG, "options": TEXT_MAP, "labels": TEXT_MAP}
-CONNECT: Fields = {"container": NEEDED_TEXT, "ip": TEXT, "mac": TEXT, "aliases": TEXTS}
+CONNECT: Fields = {"container": NEEDED_TEXT, "ip": TEXT, "ip6": TEXT, "mac": TEXT, "aliases": TEXTS}
 DISCONNECT: Fields = {"container": NEEDED_TEXT}
 SHUTDOWN: Fields = {"keep": FLAG}
 NOTHING: Fields = {}

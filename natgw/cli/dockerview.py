@@ -48,6 +48,7 @@ def _network(endpoint: Record) -> Record:
 def _address(endpoint: Record) -> Record:
     return {
         "EndpointID": endpoint.get("endpoint_id", ""), "Gateway": endpoint.get("gateway") or "",
-        "IPAddress": endpoint.get("ip", ""), "IPPrefixLen": endpoint.get("prefixlen", 0), "IPv6Gateway": "",
-        "GlobalIPv6Address": endpoint.get("ip6") or "", "GlobalIPv6PrefixLen": 0, "MacAddress": endpoint.get("mac", ""),
+        "IPAddress": endpoint.get("ip", ""), "IPPrefixLen": endpoint.get("prefixlen", 0),
+        "IPv6Gateway": endpoint.get("gateway6") or "", "GlobalIPv6Address": endpoint.get("ip6") or "",
+        "GlobalIPv6PrefixLen": endpoint.get("prefixlen6") or 0, "MacAddress": endpoint.get("mac", ""),
     }

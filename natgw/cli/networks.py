@@ -41,20 +41,25 @@ def network() -> None:
     natgw network create lab
     # with addresses of one's own, of which containers get those of a part
     natgw network create --subnet 10.1.0.0/16 --ip-range 10.1.5.0/24 --gateway 10.1.0.254 --aux-address router=10.1.5.1 lab
+    # with IPv6: a unique local prefix that natgw chooses, or one's own
+    natgw network create --ipv6 both
+    natgw network create --ipv6 --subnet 10.2.0.0/16 --subnet fd00:2::/64 --gateway fd00:2::fe mine
     # without an outside; with containers that do not see each other; routed without translation
     natgw network create --internal hidden
     natgw network create -o com.docker.network.bridge.enable_icc=false apart
     natgw network create -o com.docker.network.bridge.enable_ip_masquerade=false routed
 """)
 @click.option("-d", "--driver", default="bridge", show_default=True, metavar="NAME", help="Kind of network.")
-@click.option("--subnet", metavar="CIDR", help="Its addresses  [default: the first of docker's pools that is free]")
-@click.option("--ip-range", metavar="CIDR", help="The part of them that containers get.")
-@click.option("--gateway", metavar="A", help="natgw's address in it  [default: its first]")
+@click.option("--subnet", multiple=True, metavar="CIDR",
+              help="Its addresses; for IPv6 once more  [default: the first of docker's pools that is free; a unique local /64]")
+@click.option("--ip-range", multiple=True, metavar="CIDR", help="The part of them that containers get; for IPv6 once more.")
+@click.option("--gateway", multiple=True, metavar="A",
+              help="natgw's address in them; for IPv6 once more  [default: the first]")
 @click.option("--aux-address", "aux", multiple=True, metavar="NAME=A", callback=key_values,
               help="An address that no container gets; may be given several times.")
 @click.option("--internal", is_flag=True, help="It leads nowhere but to this host.")
 @click.option("--attachable", is_flag=True, help="Kept for docker's sake: every network of natgw can be joined.")
-@click.option("--ipv6", is_flag=True, help="With IPv6 too.")
+@click.option("--ipv6", is_flag=True, help="With IPv6 too, translated as IPv4 is.")
 @click.option("-o", "--opt", "options", multiple=True, metavar="KEY=VALUE", callback=key_values,
               help="An option of docker's bridge driver; may be given several times.")
 @click.option("--label", "labels", multiple=True, metavar="KEY[=VALUE]", help="A label; may be given several times.")
@@ -182,20 +187,22 @@ def prune_networks(client: Client, json_: bool) -> None:
     natgw network connect lab web
     # with an address and another name there
     natgw network connect --ip 10.1.5.9 --alias db lab web
+    natgw network connect --ip6 fd00:2::9 mine web
 """)
 @click.option("--ip", metavar="A", help="Address  [default: the lowest free one]")
+@click.option("--ip6", metavar="A", help="IPv6 address, likewise.")
 @click.option("--alias", "aliases", multiple=True, metavar="NAME", help="Another name there; may be given several times.")
 @click.option("--json", "json_", is_flag=True, help="Print the container as JSON.")
 @network_argument
 @member_argument
 @click.pass_obj
-def connect(client: Client, network_name: str, container: str, ip: str | None, aliases: tuple[str, ...], json_: bool) -> None:
+def connect(client: Client, /, network_name: str, json_: bool, **body: Any) -> None:
     """Put a running container on another network.
 
     It gets another interface. Published ports and the default route are on the first of its networks by name that is not
     internal, as with docker: they move there if that is this one.
     """
-    record = client.post("networks", network_name, "connect", body={"container": container, "ip": ip, "aliases": aliases})
+    record = client.post("networks", network_name, "connect", body=body)
     if json_:
         output.as_json(record)
 

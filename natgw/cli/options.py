@@ -68,6 +68,7 @@ def link_options(function: Command) -> Command:
         click.option("--dhcp", is_flag=True, help="Leave its interface without an address: a DHCP client inside gets it."),
         click.option("--mtu", type=click.IntRange(68, 65521), metavar="BYTES", help="MTU of its interface."),
         click.option("--mac", metavar="MAC", help="MAC address  [default: 02:42 and the address]"),
+        click.option("--ip6", metavar="A", help="IPv6 address, on a network that has them  [default: the lowest free one]"),
         click.option("--ip", metavar="A", help="Address  [default: the lowest free one]"),
         click.option("--network-alias", "aliases", multiple=True, metavar="NAME",
                      help="Another name it has on its network; may be given several times."),

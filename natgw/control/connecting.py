@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from natgw.control.endpoints import Endpoints
 from natgw.control.model import Container, Endpoint, Network
@@ -40,16 +40,18 @@ class Connections:
         first = not container.endpoints
         endpoint = await self._endpoints.create(network, EndpointRequest(
             name=container.name, id=request.get("endpoint_id"), container_id=container.id, ip=parse_ip(request.get("ip")),
-            mac=parse_station(request.get("mac")), aliases=aliases, bindings=tuple(member.bindings) if first else (),
+            ip6=parse_ip6(request.get("ip6")), mac=parse_station(request.get("mac")), aliases=aliases,
+            bindings=tuple(member.bindings) if first else (),
             link=container.link, ifname=request.get("ifname") or await self._ifname(container),
             mtu=container.mtu, offload=container.offload, gateway=first, keep=container.kind == "attached",
             dhcp=bool(request.get("dhcp"))))
         try:
-            before = container.way_out
+            before, before6 = container.way_out, container.way_out6
             await self._endpoints.plug(endpoint, container.netns)
             container.endpoints.append(endpoint)
             if not first:
                 await self._follow_way_out(member, before)
+                await self._follow_way_out6(container, before6)
             elif endpoint.ports:
                 member.bindings = self._bindings(endpoint)
         except BaseException:
@@ -60,12 +62,12 @@ class Connections:
     async def leave(self, member: Member, endpoint: Endpoint) -> None:
         """Take an endpoint away from a container that may go on with others."""
         container = member.container
-        before = container.way_out
+        before, before6 = container.way_out, container.way_out6
         if endpoint in container.endpoints:
             container.endpoints.remove(endpoint)
         try:
-            if container.way_out is not None:
-                await self._follow_way_out(member, before)
+            await self._follow_way_out(member, before)
+            await self._follow_way_out6(container, before6)
         finally:
             await self._endpoints.delete(endpoint)
 
@@ -88,6 +90,15 @@ class Connections:
             self._endpoints.hand_over(before, after)
         await asyncio.to_thread(inside.set_default_route, container.netns, after.ifname, after.network.gateway,
                                 instead_of=None if before is None else before.network.gateway)
+
+    async def _follow_way_out6(self, container: Container, before: Endpoint | None) -> None:
+        """The default route of IPv6, which may lead by another network."""
+        after = container.way_out6
+        if after is before or after is None or after.network.ipam6 is None:
+            return
+        instead_of = None if before is None or before.network.ipam6 is None else before.network.ipam6.gateway
+        await asyncio.to_thread(inside.set_default_route, container.netns, after.ifname, after.network.ipam6.gateway,
+                                instead_of=instead_of)
 
     async def _ifname(self, container: Container) -> str:
         """The name of the next interface: the one asked for, then the first free one of eth0, eth1, ..."""
@@ -133,6 +144,16 @@ def parse_ip(text: str | None) -> IPv4Address | None:
         return IPv4Address(text)
     except ValueError:
         raise NatgwError(f"invalid IPv4 address: {text}") from None
+
+
+def parse_ip6(text: str | None) -> IPv6Address | None:
+    """Raises NatgwError."""
+    if text is None:
+        return None
+    try:
+        return IPv6Address(text)
+    except ValueError:
+        raise NatgwError(f"invalid IPv6 address: {text}") from None
 
 
 def parse_station(text: str | None) -> bytes | None:

@@ -13,6 +13,7 @@ import random
 import shutil
 import time
 from collections.abc import Coroutine
+from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,7 +29,7 @@ from natgw.control.events import Events, Subscription
 from natgw.control.foreign import engine_containers
 from natgw.control.inspect import network_record
 from natgw.control.ipam import Pools, check_subnet
-from natgw.control.ipam6 import unique_local_prefix
+from natgw.control.ipam6 import Pools6, unique_local_prefix
 from natgw.control.ledger import Ledger, remove_leftovers
 from natgw.control.model import DEFAULT_NETWORK, Container, Endpoint, Network
 from natgw.control.netrequest import parse_request
@@ -36,7 +37,7 @@ from natgw.control.networks import Networks
 from natgw.control.options import DaemonOptions, check_link, check_mtu
 from natgw.control.publishing import Publisher
 from natgw.control.roster import Record, Roster
-from natgw.control.store import Store
+from natgw.control.store import UNIQUE_LOCAL_PREFIX, Store
 from natgw.control.uplink import UplinkManager
 from natgw.datapath import Datapath, DatapathConfig
 from natgw.errors import Conflict, NatgwError, NotFound
@@ -75,7 +76,7 @@ class Daemon:
                                                                     options.subnet.broadcast_address):
             raise NatgwError(f"gateway {self._gateway} is not a host address of {options.subnet}")
         self.events = Events()
-        self.pools = Pools()
+        self.pools, self.pools6 = Pools(), Pools6(self._unique_local_prefix)
         self._roster = Roster(options.link, random.Random())
         self._ledger = Ledger(options.state_dir / "ledger.jsonl")
         self._started = time.monotonic()
@@ -121,14 +122,14 @@ class Daemon:
         self.store = Store(options.state_dir)
         pump = self._pump = Pump(loop, self.datapath)
         self._uplink = UplinkManager(options, self.datapath, pump, self._ledger)
-        self.networks = Networks(self.datapath, pump, self.store, self.events, self.pools)
+        self.networks = Networks(self.datapath, pump, self.store, self.events, self.pools, self.pools6,
+                                 self._uplink.speak_ipv6)
         self.endpoints = Endpoints(self.networks, self.datapath, pump, Publisher(self.datapath, self._uplink), self._ledger,
                                    self.store, self.events, options.link, self._lost)
         self._roster.foreign = lambda: engine_containers(self.endpoints.all())
         self._containers = Containers(self._roster, self.networks, Connections(self.networks, self.endpoints), self._ledger,
                                       self.store, self._folder("logs"), self._background)
-        subnet6 = (options.subnet6 or unique_local_prefix()) if options.ipv6 else None
-        await self.networks.start(options.subnet, self._gateway, options.mtu, subnet6)
+        await self.networks.start(options.subnet, self._gateway, options.mtu, ipv6=options.ipv6, subnet6=options.subnet6)
         await self._uplink.start()
         pump.start()
         await self.endpoints.restore()
@@ -312,6 +313,14 @@ class Daemon:
             if not self._dhcp.serves(network):
                 raise NatgwError(f"network {network.name} has no DHCP server: start natgw with `natgw up --dhcp`, or create a "
                                  "network with the option natgw.dhcp=true")
+
+    def _unique_local_prefix(self) -> IPv6Network:
+        """That of all networks that have no other: made when it is needed first, and kept with them."""
+        kept = self.store.setting(UNIQUE_LOCAL_PREFIX)
+        prefix = unique_local_prefix() if kept is None else IPv6Network(kept)
+        if kept is None:
+            self.store.save_setting(UNIQUE_LOCAL_PREFIX, str(prefix))
+        return prefix
 
     def _folder(self, name: str) -> Path:
         return self.options.state_dir / name

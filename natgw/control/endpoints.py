@@ -257,9 +257,9 @@ class Endpoints:
     def all(self) -> list[Endpoint]:
         return [held.endpoint for held in self._held.values()]
 
-    def at(self, network: Network, ip: IPv4Address) -> Endpoint | None:
+    def at(self, network: Network, ip: IPv4Address | IPv6Address) -> Endpoint | None:
         """The endpoint with an address."""
-        return next((endpoint for endpoint in self.of(network) if endpoint.ip == ip), None)
+        return next((endpoint for endpoint in self.of(network) if ip in (endpoint.ip, endpoint.ip6)), None)
 
     def named(self, network: Network, name: str) -> list[Endpoint]:
         """Those that DNS knows by a name, which may be an alias that several share."""
@@ -342,9 +342,13 @@ def _take_address(segment: Segment, request: EndpointRequest, undo: AsyncExitSta
 
 
 def _take_address6(segment: Segment, request: EndpointRequest, undo: AsyncExitStack) -> IPv6Address | None:
-    """An IPv6 address beside the other, on a network that has them; what an engine brings along is the engine's."""
+    """An IPv6 address beside the other, on a network that has them."""
     pool = segment.pool6
-    if pool is None or (request.ip6 is not None and request.holds_address):
+    if pool is None:
+        if request.ip6 is not None:
+            raise NatgwError(f"network {segment.network.name} has no IPv6 addresses: {request.ip6} is none of its")
+        return None
+    if request.ip6 is not None and request.holds_address and pool.is_taken(request.ip6):
         return request.ip6
     address = pool.allocate() if request.ip6 is None else pool.reserve(request.ip6)
     undo.callback(pool.release, address)

@@ -2,24 +2,30 @@
 
 As with IPv4 the gateway has the first address and each container the lowest that is free. The address with all zeros behind
 the prefix is every router's (RFC 4291 section 2.6.1) and is never given; there is no broadcast address.
+
+A natgw has one unique local prefix of 48 bits, made by chance, and each of its networks one of the 65536 subnets of it
+(RFC 4193 section 3.1): the default network has the first.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv6Address, IPv6Network
+from itertools import islice
 
+from natgw.control.pool import Pool, PoolSet
 from natgw.errors import Conflict, NatgwError
 
 LONGEST_PREFIX = 126
 _NOT_FOR_HOSTS = [IPv6Network(text) for text in ("::/8", "fe80::/10", "ff00::/8")]
 """Unspecified, loopback and IPv4 in disguise; link-local; multicast."""
+_SUBNET_BITS = 64
 
 
 def unique_local_prefix(random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> IPv6Network:
-    """A /64 that most likely nobody else has: fd, 40 bits of chance, subnet 0 (RFC 4193 section 3.2)."""
-    return IPv6Network((b"\xfd" + random_bytes(5) + bytes(10), 64))
+    """A /48 that most likely nobody else has: fd and 40 bits of chance (RFC 4193 section 3.2)."""
+    return IPv6Network((b"\xfd" + random_bytes(5) + bytes(10), 48))
 
 
 def check_subnet6(subnet: IPv6Network) -> IPv6Network:
@@ -31,45 +37,37 @@ def check_subnet6(subnet: IPv6Network) -> IPv6Network:
     return subnet
 
 
-class AddressPool6:
+class AddressPool6(Pool[IPv6Address, IPv6Network]):
     """The host addresses of an IPv6 subnet. `label` names it in errors."""
 
-    def __init__(self, subnet: IPv6Network, label: str) -> None:
-        self.subnet = check_subnet6(subnet)
-        self._label = label
-        self._first = int(subnet.network_address) + 1
-        self._last = int(subnet.broadcast_address)
-        self._lowest = self._first
-        self._taken: set[int] = set()
+    def __init__(self, subnet: IPv6Network, label: str = "", ip_range: IPv6Network | None = None) -> None:
+        super().__init__(check_subnet6(subnet), label, ip_range, IPv6Address, int(subnet.network_address) + 1,
+                         int(subnet.broadcast_address))
 
-    @property
-    def gateway(self) -> IPv6Address:
-        return IPv6Address(self._first)
 
-    def allocate(self) -> IPv6Address:
-        """The lowest free address. Raises Conflict when there is none, in Docker's words."""
-        number = self._lowest
-        while number in self._taken:
-            number += 1
-        if number > self._last:
-            raise Conflict(f"no available IPv6 addresses on this network's address pools: {self._label}")
-        self._taken.add(number)
-        self._lowest = number + 1
-        return IPv6Address(number)
+class Pools6(PoolSet[AddressPool6]):
+    """Every IPv6 pool of the daemon. `prefix` gives the prefix of those that nobody chose."""
 
-    def reserve(self, address: IPv6Address) -> IPv6Address:
-        """Exactly this address. Raises Conflict if it is taken, NatgwError if the network has no such host."""
-        number = int(address)
-        if not self._first <= number <= self._last:
-            raise NatgwError(f"no configured subnet contains the IP address {address} (the subnet is {self.subnet})")
-        if number in self._taken:
-            raise Conflict("Address already in use")
-        self._taken.add(number)
-        return address
+    def __init__(self, prefix: Callable[[], IPv6Network] = unique_local_prefix) -> None:
+        super().__init__()
+        self._prefix = prefix
 
-    def release(self, address: IPv6Address) -> None:
-        """Give an address back; it is the next to be given if it is the lowest."""
-        number = int(address)
-        self._taken.discard(number)
-        if self._first <= number < self._lowest:
-            self._lowest = number
+    def request(self, subnet: IPv6Network | None = None, ip_range: IPv6Network | None = None, *,
+                avoid: Iterable[IPv6Network] = (), default: bool = False) -> AddressPool6:
+        """A pool of this subnet, or of the first of the prefix that is free; the very first is for the `default` network.
+
+        `avoid` are the routes of the host. Raises Conflict, in Docker's words, for one that overlaps, NatgwError for one that
+        makes no sense.
+        """
+        routes = list(avoid)
+        if subnet is None:
+            if ip_range is not None:
+                raise NatgwError("no matching subnet for range " + str(ip_range))
+            taken = [*(pool.subnet for pool in self._pools.values()), *routes]
+            candidates = islice(self._prefix().subnets(new_prefix=_SUBNET_BITS), 0 if default else 1, None)
+            subnet = next((each for each in candidates if not any(each.overlaps(other) for other in taken)), None)
+            if subnet is None:
+                raise Conflict("could not find an available, non-overlapping IPv6 address pool among the defaults to assign to "
+                               "the network: choose one with --subnet")
+        self._refuse_overlap(check_subnet6(subnet), routes, "--subnet6" if default else "--subnet")
+        return self._add(AddressPool6(subnet, ip_range=ip_range))

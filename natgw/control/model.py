@@ -150,9 +150,16 @@ class Endpoint:
         return {
             "network_id": self.network.id, "endpoint_id": self.id, "ifname": self.ifname, "ip": str(self.ip),
             "prefixlen": self.network.subnet.prefixlen, "gateway": None if self.network.internal else str(self.network.gateway),
-            "mac": mac_text(self.mac), "ip6": None if self.ip6 is None else str(self.ip6), "mtu": self.mtu, "link": self.link,
+            "mac": mac_text(self.mac), **self._record6(), "mtu": self.mtu, "link": self.link,
             "device": self.device, "offload": self.offload, "aliases": list(self.aliases),
         }
+
+    def _record6(self) -> dict[str, Any]:
+        ipam6 = self.network.ipam6
+        if self.ip6 is None or ipam6 is None:
+            return {"ip6": None, "prefixlen6": None, "gateway6": None}
+        return {"ip6": str(self.ip6), "prefixlen6": ipam6.subnet.prefixlen,
+                "gateway6": None if self.network.internal else str(ipam6.gateway)}
 
 
 @dataclass(eq=False, kw_only=True)
@@ -187,12 +194,20 @@ class Container:
 
     @property
     def way_out(self) -> Endpoint | None:
-        """The endpoint that has the default route and the published ports.
+        """The endpoint that has the default route of IPv4 and the published ports.
 
         As libnetwork chooses it (sandbox.go, epHeap): internal networks never, and of the others the first by name.
         """
-        outward = [endpoint for endpoint in self.endpoints if not endpoint.network.internal]
-        return min(outward, key=lambda endpoint: endpoint.network.name, default=None)
+        return min(self._outward(), key=lambda endpoint: endpoint.network.name, default=None)
+
+    @property
+    def way_out6(self) -> Endpoint | None:
+        """The endpoint that has the default route of IPv6: the same one if its network has IPv6, else the first that has."""
+        speaking = [endpoint for endpoint in self._outward() if endpoint.ip6 is not None]
+        return min(speaking, key=lambda endpoint: endpoint.network.name, default=None)
+
+    def _outward(self) -> list[Endpoint]:
+        return [endpoint for endpoint in self.endpoints if not endpoint.network.internal]
 
     def endpoint_on(self, network: Network) -> Endpoint | None:
         return next((endpoint for endpoint in self.endpoints if endpoint.network is network), None)

@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
 from natgw.control import names
 from natgw.control.events import Events
-from natgw.control.ipam import OVERLAP, AddressPool, Pools
-from natgw.control.ipam6 import AddressPool6
+from natgw.control.ipam import AddressPool, Pools
+from natgw.control.ipam6 import AddressPool6, Pools6
 from natgw.control.model import DEFAULT_NETWORK, SHORT_ID, Driver, Endpoint, Ipam6Config, IpamConfig, Network
 from natgw.control.netoptions import default_bridge_options, meaning_of
 from natgw.control.requests import NetworkRequest
@@ -28,6 +28,7 @@ from natgw.errors import Conflict, NatgwError, NotFound
 from natgw.host import interfaces, links
 from natgw.host.links import Link
 from natgw.host.pump import Pump
+from natgw.wire.ipv6 import MINIMUM_MTU
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +52,20 @@ class Segment:
 
 
 class Networks:
-    """All networks of the daemon. A name is taken from the moment it is asked for."""
+    """All networks of the daemon. A name is taken from the moment it is asked for.
 
-    def __init__(self, datapath: Datapath, pump: Pump, store: Store, events: Events, pools: Pools) -> None:
+    `speak_ipv6` is awaited before the first network with IPv6 is made: whatever else there is has to know of it then.
+    """
+
+    def __init__(self, datapath: Datapath, pump: Pump, store: Store, events: Events, pools: Pools, pools6: Pools6,
+                 speak_ipv6: Callable[[], Awaitable[None]]) -> None:
         self._datapath = datapath
         self._pump = pump
         self._store = store
         self._events = events
         self._pools = pools
+        self._pools6 = pools6
+        self._speak_ipv6 = speak_ipv6
         self._networks: dict[str, Network] = {}
         self._segments: dict[str, Segment] = {}
         self._coming: set[str] = set()
@@ -66,7 +73,7 @@ class Networks:
 
     # -- coming ----------------------------------------------------------------------------------------------------------
 
-    async def start(self, subnet: IPv4Network, gateway: IPv4Address | None, mtu: int,
+    async def start(self, subnet: IPv4Network, gateway: IPv4Address | None, mtu: int, *, ipv6: bool = False,
                     subnet6: IPv6Network | None = None) -> None:
         """Make the predefined networks, then those of the store. Raises NatgwError for the former; logs the latter."""
         if await asyncio.to_thread(interfaces.exists, HOST_DEVICE):
@@ -74,7 +81,7 @@ class Networks:
                            "start this one in a namespace of its own, or end the other with `natgw down`")
         options = default_bridge_options(HOST_DEVICE, mtu, masquerade=True)
         await self._create(NetworkRequest(name=DEFAULT_NETWORK, subnet=subnet, gateway=gateway, options=options,
-                                          ipv6=subnet6 is not None, subnet6=subnet6, persistent=False), predefined=True)
+                                          ipv6=ipv6, subnet6=subnet6, persistent=False), predefined=True)
         for name, driver in PREDEFINED:
             network = Network(id=names.new_id(), name=name, created=names.timestamp(time.time_ns()), driver=driver,
                               persistent=False, predefined=True)
@@ -109,7 +116,7 @@ class Networks:
         try:
             async with self._busy, AsyncExitStack() as undo:
                 network, pool = await self._plan(request, undo, predefined=predefined)
-                pool6 = await self._pool6(network, request)
+                pool6 = await self._plan6(network, request, undo)
                 bridge = await self._make(network, undo)
                 segment = Segment(network, bridge, pool, pool6, undo.pop_all(), stations={network.gateway_mac})
         finally:
@@ -128,8 +135,8 @@ class Networks:
             pool = self._pools.request(request.subnet, request.ip_range, avoid=routes)
             undo.callback(self._pools.release, pool.id)
         pool.label = f"{request.name} ({id_})"
-        gateway = request.gateway or next(pool.subnet.hosts())
-        if gateway not in pool.subnet or gateway in (pool.subnet.network_address, pool.subnet.broadcast_address):
+        gateway = request.gateway or pool.first
+        if not pool.is_host(gateway):
             raise NatgwError(f"gateway {gateway} is not a host address of {pool.subnet}")
         for address in (gateway, *request.aux.values()):
             if not (request.pool is not None and pool.is_taken(address)):  # whose requester may have taken them with it
@@ -144,15 +151,26 @@ class Networks:
             host_binding=meaning.host_binding, options=dict(request.options), labels=dict(request.labels))
         return network, pool
 
-    async def _pool6(self, network: Network, request: NetworkRequest) -> AddressPool6 | None:
-        """IPv6 addresses for a network that was asked for with a prefix of them."""
-        if request.subnet6 is None:
+    async def _plan6(self, network: Network, request: NetworkRequest, undo: AsyncExitStack) -> AddressPool6 | None:
+        """The same for IPv6, if the network is to have it."""
+        if not request.ipv6:
             return None
-        pool = AddressPool6(request.subnet6, f"{network.name} ({network.id})")
-        for route in await asyncio.to_thread(interfaces.host_routes6):
-            if route.overlaps(pool.subnet):
-                raise Conflict(f"{OVERLAP}: {pool.subnet} meets the host's route to {route}; choose another with --subnet6")
-        network.ipam6 = Ipam6Config(subnet=pool.subnet, gateway=pool.reserve(pool.gateway))
+        if network.mtu < MINIMUM_MTU:
+            raise NatgwError(f"an MTU of {network.mtu} is too small for IPv6, which needs {MINIMUM_MTU} (RFC 8200)")
+        await self._speak_ipv6()
+        pool = request.pool6
+        if pool is None:
+            routes = await asyncio.to_thread(interfaces.host_routes6)
+            pool = self._pools6.request(request.subnet6, request.ip_range6, avoid=routes, default=network.predefined)
+            undo.callback(self._pools6.release, pool.id)
+        pool.label = f"{network.name} ({network.id})"
+        gateway = request.gateway6 or pool.first
+        if not pool.is_host(gateway):
+            raise NatgwError(f"gateway {gateway} is not a host address of {pool.subnet}")
+        for address in (gateway, *request.aux6.values()):
+            if not (request.pool6 is not None and pool.is_taken(address)):
+                pool.reserve(address)
+        network.ipam6 = Ipam6Config(subnet=pool.subnet, gateway=gateway, ip_range=pool.ip_range, aux=dict(request.aux6))
         return pool
 
     async def _make(self, network: Network, undo: AsyncExitStack) -> Bridge:

@@ -13,11 +13,11 @@ import json
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
 
-from natgw.control.model import Container, Endpoint, Network
+from natgw.control.model import Container, Endpoint, Ipam6Config, IpamConfig, Network
 from natgw.control.portspec import PortBinding
 from natgw.control.requests import EndpointRequest, NetworkRequest
 from natgw.errors import NatgwError
@@ -55,11 +55,20 @@ MIGRATIONS: tuple[str, ...] = (
         network TEXT NOT NULL, client BLOB NOT NULL, mac BLOB NOT NULL, ip BLOB NOT NULL, ends REAL NOT NULL,
         dynamic INTEGER NOT NULL, PRIMARY KEY (network, client));
     """,
+    """
+    ALTER TABLE networks ADD COLUMN subnet6 TEXT;
+    ALTER TABLE networks ADD COLUMN ip_range6 TEXT;
+    ALTER TABLE networks ADD COLUMN gateway6 TEXT;
+    ALTER TABLE networks ADD COLUMN aux6 TEXT;
+    CREATE TABLE settings (id TEXT PRIMARY KEY, value TEXT NOT NULL);
+    """,
 )
 """Scripts, each made once; new ones are added at the end."""
 
 KEPT = ("networks", "endpoints", "containers", "leases")
-"""The tables for whose rows the file is kept when the daemon ends."""
+"""The tables for whose rows the file is kept when the daemon ends; all else goes with them, unless a restart follows."""
+
+UNIQUE_LOCAL_PREFIX = "unique local prefix"
 
 Record = dict[str, Any]
 
@@ -75,7 +84,7 @@ class StoredEndpoint:
     def request(self) -> Record:
         """What asks for the same once more, as `natgw network connect` asks."""
         row = self.row
-        return {"endpoint_id": row["id"], "ip": row["ip"], "mac": bytes.fromhex(row["mac"]).hex(":"),
+        return {"endpoint_id": row["id"], "ip": row["ip"], "ip6": row["ip6"], "mac": bytes.fromhex(row["mac"]).hex(":"),
                 "aliases": json.loads(row["aliases"]), "ifname": row["ifname"]}
 
     @property
@@ -132,7 +141,18 @@ class Store:
             self.path.unlink(missing_ok=True)
 
     def is_empty(self) -> bool:
-        return not any(self.connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in KEPT)
+        tables = (*KEPT, "settings") if self._frozen else KEPT
+        return not any(self.connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)
+
+    # -- settings ----------------------------------------------------------------------------------------------------------
+
+    def setting(self, id_: str) -> str | None:
+        row = self.connection.execute("SELECT value FROM settings WHERE id = ?", (id_,)).fetchone()
+        return None if row is None else str(row["value"])
+
+    def save_setting(self, id_: str, value: str) -> None:
+        with self.connection:
+            self._put("settings", {"id": id_, "value": value})
 
     # -- networks ----------------------------------------------------------------------------------------------------------
 
@@ -140,9 +160,7 @@ class Store:
         with self.connection:
             self._put("networks", {
                 "id": network.id, "name": network.name, "created": network.created, "owner": network.owner,
-                "subnet": str(network.subnet), "gateway": str(network.gateway),
-                "ip_range": None if network.addresses.ip_range is None else str(network.addresses.ip_range),
-                "aux": json.dumps({name: str(address) for name, address in network.addresses.aux.items()}),
+                **_columns(network.addresses, ""), **_columns(network.ipam6, "6"),
                 "ipv6": network.ipv6, "internal": network.internal, "attachable": network.attachable,
                 "options": json.dumps(network.options), "labels": json.dumps(network.labels)})
 
@@ -161,7 +179,7 @@ class Store:
         return [NetworkRequest(
             id=row["id"], name=row["name"], created=row["created"], owner=row["owner"], subnet=IPv4Network(row["subnet"]),
             ip_range=None if row["ip_range"] is None else IPv4Network(row["ip_range"]), gateway=IPv4Address(row["gateway"]),
-            aux={name: IPv4Address(address) for name, address in json.loads(row["aux"]).items()}, ipv6=bool(row["ipv6"]),
+            aux={name: IPv4Address(address) for name, address in json.loads(row["aux"]).items()}, **_ipv6_of(row),
             internal=bool(row["internal"]), attachable=bool(row["attachable"]), options=json.loads(row["options"]),
             labels=json.loads(row["labels"])) for row in self._rows("networks")]
 
@@ -239,3 +257,20 @@ class Store:
         if not self._frozen:
             with self.connection:
                 self.connection.execute(f"DELETE FROM {table} WHERE id = ?", (id_,))
+
+
+def _columns(ipam: IpamConfig | Ipam6Config | None, suffix: str) -> Record:
+    """Addresses as the columns of a network have them."""
+    texts = dict.fromkeys(("subnet", "gateway", "ip_range", "aux")) if ipam is None else {
+        "subnet": str(ipam.subnet), "gateway": str(ipam.gateway), "ip_range": ipam.ip_range and str(ipam.ip_range),
+        "aux": json.dumps({name: str(address) for name, address in ipam.aux.items()})}
+    return {f"{name}{suffix}": text for name, text in texts.items()}
+
+
+def _ipv6_of(row: sqlite3.Row) -> Record:
+    """The part of a NetworkRequest that is about IPv6; of a network that was asked for with it and never had it, none."""
+    if row["subnet6"] is None:
+        return {}
+    return {"ipv6": True, "subnet6": IPv6Network(row["subnet6"]), "gateway6": IPv6Address(row["gateway6"]),
+            "ip_range6": None if row["ip_range6"] is None else IPv6Network(row["ip_range6"]),
+            "aux6": {name: IPv6Address(address) for name, address in json.loads(row["aux6"]).items()}}

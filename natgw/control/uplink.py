@@ -25,6 +25,7 @@ class UplinkManager:
 
     def __init__(self, options: DaemonOptions, datapath: Datapath, pump: Pump, ledger: Ledger) -> None:
         self._options = options
+        self._ipv6 = options.ipv6
         self._datapath = datapath
         self._pump = pump
         self._ledger = ledger
@@ -49,14 +50,27 @@ class UplinkManager:
             if ifname is None:
                 raise NatgwError("there is no default route to take as uplink: name an interface with --uplink IF, or "
                                  "use --uplink none for an isolated network")
-        state = await asyncio.to_thread(interfaces.read_uplink, ifname, ipv6=self._options.ipv6)
-        self._watcher = UplinkWatcher(ifname, self._changed, state, ipv6=self._options.ipv6)
+        state = await asyncio.to_thread(interfaces.read_uplink, ifname, ipv6=self._ipv6)
+        self._watcher = UplinkWatcher(ifname, self._changed, state, ipv6=self._ipv6)
         await self._watcher.start()
         if not self._options.exclusive_uplink:
             before = sysctl.read_reserved()
             self._entries.append(self._ledger.note("reserved-ports", before=before))
             self._reserved_before = sysctl.reserve_ports(*self._options.port_range)
         await self._open(state)
+
+    async def speak_ipv6(self) -> None:
+        """Translate IPv6 too, from now on: a network has come that has it. Flows go on. Raises NatgwError."""
+        if self._ipv6:
+            return
+        if self._guard is not None:
+            await asyncio.to_thread(self._guard.speak_ipv6)
+        self._ipv6 = True
+        if self._watcher is not None:
+            self._watcher.follow_ipv6()
+        current = self._state
+        if current is not None:
+            self._apply(await asyncio.to_thread(interfaces.read_uplink, current.ifname, ipv6=True))
 
     async def stop(self) -> None:
         """Take away all of it. Twice is once."""
@@ -109,7 +123,7 @@ class UplinkManager:
 
     async def _open(self, state: UplinkState) -> None:
         guard = Guard(state.ifname, port_range=self._options.port_range, exclusive=self._options.exclusive_uplink,
-                      ipv6=self._options.ipv6)
+                      ipv6=self._ipv6)
         entry = self._ledger.note("guard", ifname=state.ifname, qdisc=True)
         self._entries.append(entry)
         self._guard = guard

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -210,24 +211,47 @@ class Guard:
             self.set_addresses(addresses)
             for entry in self._published:
                 self._set(_key(*entry))
-            map6 = None if self._map6 is None else self._map6.fd
-            program = load_classifier(assemble(self._map.fd, self._port_range, exclusive=self._exclusive, map6_fd=map6),
-                                      "natgw_guard")
-            try:
+            with self._program() as program:
                 self._install(program)
-            finally:
-                os.close(program)
         except BaseException:
             self.detach()
             raise
+
+    def speak_ipv6(self) -> None:
+        """Guard IPv6 too, from now on. What is guarded stays so meanwhile: one program takes the other's place at once.
+
+        Raises NatgwError.
+        """
+        self._ipv6 = True
+        if not self._attached or self._map6 is not None:
+            return
+        self._map6 = BpfHash(_KEY6_BYTES, 1, _MAX_ENTRIES)
+        try:
+            with self._program() as program, netlink() as ipr:
+                ipr.tc("replace-filter", "bpf", interfaces.index_of(ipr, self.ifname), **_filter(program))
+        except NetlinkError as error:
+            self._map6.close()
+            self._map6, self._ipv6 = None, False
+            raise NatgwError(f"cannot put the guard for IPv6 on {self.ifname}: {os.strerror(error.code)}") from None
+
+    @contextmanager
+    def _program(self) -> Iterator[int]:
+        """The classifier, loaded for as long as it takes to hang it up."""
+        assert self._map is not None
+        map6 = None if self._map6 is None else self._map6.fd
+        program = load_classifier(assemble(self._map.fd, self._port_range, exclusive=self._exclusive, map6_fd=map6),
+                                  "natgw_guard")
+        try:
+            yield program
+        finally:
+            os.close(program)
 
     def _install(self, program: int) -> None:
         try:
             with netlink() as ipr:
                 index = interfaces.index_of(ipr, self.ifname)
                 self._made_qdisc = _add_clsact(ipr, index)
-                ipr.tc("add-filter", "bpf", index, fd=program, name=FILTER_NAME, parent=INGRESS, prio=PRIORITY,
-                       handle=1, protocol=ETH_P_ALL, direct_action=True, classid=1)
+                ipr.tc("add-filter", "bpf", index, **_filter(program))
                 self._attached = True
         except NetlinkError as error:
             if self._made_qdisc:
@@ -291,6 +315,11 @@ def remove_leftover(ifname: str, *, qdisc: bool = True) -> None:
     `qdisc`: that natgw may have added the clsact qdisc. It is removed too, unless somebody's filter hangs on it.
     """
     _remove(ifname, qdisc=qdisc)
+
+
+def _filter(program: int) -> dict[str, Any]:
+    return {"fd": program, "name": FILTER_NAME, "parent": INGRESS, "prio": PRIORITY, "handle": 1, "protocol": ETH_P_ALL,
+            "direct_action": True, "classid": 1}
 
 
 def _key(address: Address, protocol: str | None = None, port: int = 0, *, number: int = 0) -> bytes:

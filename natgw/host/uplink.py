@@ -13,10 +13,8 @@ from collections.abc import Callable
 from natgw.errors import NotFound
 from natgw.host.interfaces import UplinkState, read_uplink
 
-_GROUPS = 0x1 | 0x10 | 0x40
-"""RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE (linux/rtnetlink.h)."""
-_GROUPS_IPV6 = 0x100 | 0x400
-"""RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE."""
+_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+"""RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE (linux/rtnetlink.h)."""
 _SETTLE_S = 0.05
 """Changes come in bursts: setting a link down flushes its routes one by one."""
 
@@ -38,11 +36,16 @@ class UplinkWatcher:
     async def start(self) -> None:
         """Listen from now on, on the running loop."""
         handle = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        handle.bind((0, _GROUPS | (_GROUPS_IPV6 if self._ipv6 else 0)))
+        handle.bind((0, _GROUPS))
         handle.setblocking(False)
         self._socket = handle
         asyncio.get_running_loop().add_reader(handle.fileno(), self._readable)
         self._soon()  # something may have changed between the caller's own look and now
+
+    def follow_ipv6(self) -> None:
+        """Look at what there is of IPv6 too, from now on."""
+        self._ipv6 = True
+        self._soon()
 
     async def stop(self) -> None:
         """Stop listening. Twice is once."""

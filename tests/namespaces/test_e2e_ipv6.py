@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from tests.conftest import eventually, requires
+from tests.namespaces.ipv6_lab import BEYOND6, GATEWAY6, OUTSIDE6, add_ipv6, addresses6, who_asks_server
 from tests.namespaces.topology import Lab, Namespace
 
 pytestmark = [pytest.mark.requirement("V1", "V2"), pytest.mark.requires("ping", "traceroute", "curl", "iperf3")]
 
-OUTSIDE6, GATEWAY6, BEYOND6 = "2001:db8:51::1", "2001:db8:51::2", "2001:db8:99::1"
 PREFIX = "fd00:1:2:3::"
-
-
-def add_ipv6(lab: Lab) -> None:
-    """Addresses for the outer wire, and one behind the outside host that only a default route leads to."""
-    for namespace, address in ((lab.outside, OUTSIDE6), (lab.gateway, GATEWAY6)):
-        namespace.run("ip", "addr", "add", f"{address}/64", "dev", "eth0", "nodad")
-    lab.outside.run("ip", "addr", "add", f"{BEYOND6}/128", "dev", "lo", "nodad")
-    lab.gateway.run("ip", "-6", "route", "add", "default", "via", OUTSIDE6)
 
 
 @pytest.fixture(scope="module", params=["tap", "veth"])
@@ -38,12 +29,6 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 def containers(lab: Lab) -> tuple[Namespace, Namespace]:
     return lab.one, lab.two  # type: ignore[attr-defined]
-
-
-def addresses6(namespace: Namespace, ifname: str = "eth0") -> list[str]:
-    links = json.loads(namespace.run("ip", "-j", "-6", "addr", "show", "dev", ifname, "scope", "global").stdout)
-    link: dict[str, Any] = next(iter(links), {})
-    return [f"{info['local']}/{info['prefixlen']}" for info in link.get("addr_info", []) if "local" in info]
 
 
 def test_addresses_and_routes_are_the_ones_natgw_gave(lab: Lab) -> None:
@@ -81,22 +66,9 @@ def test_traceroute_shows_the_gateway(lab: Lab) -> None:
         assert [line.split()[1] for line in shown] == [f"{PREFIX}1", BEYOND6], flags
 
 
-def _serve(namespace: Namespace, port: int) -> Any:
-    """A web server that answers with the address of who asks."""
-    code = ("import http.server, socket\n"
-            "class H(http.server.BaseHTTPRequestHandler):\n"
-            "    def do_GET(self):\n"
-            "        self.send_response(200); self.end_headers(); self.wfile.write(self.client_address[0].encode())\n"
-            "class S(http.server.ThreadingHTTPServer): address_family = socket.AF_INET6\n"
-            f"S(('::', {port}), H).serve_forever()\n")
-    process = namespace.spawn("python3", "-c", code)
-    eventually(lambda: namespace.listening(port))
-    return process
-
-
 def test_curl_from_inside_is_seen_from_the_hosts_address(lab: Lab) -> None:
     one, _ = containers(lab)
-    server = _serve(lab.outside, 8000)
+    server = who_asks_server(lab.outside, 8000)
     try:
         assert one.run("curl", "-sS6", f"http://[{OUTSIDE6}]:8000/").stdout == GATEWAY6
     finally:
@@ -106,7 +78,7 @@ def test_curl_from_inside_is_seen_from_the_hosts_address(lab: Lab) -> None:
 def test_a_published_port_by_ipv6(lab: Lab) -> None:
     """From outside with the client's own address; from the host through the relay; from a container by hairpin."""
     one, two = containers(lab)
-    server = _serve(one, 80)
+    server = who_asks_server(one, 80)
     try:
         assert lab.outside.run("curl", "-sS6", f"http://[{GATEWAY6}]:8080/").stdout == OUTSIDE6
         assert lab.gateway.run("curl", "-sS6", "http://[::1]:8080/").stdout == f"{PREFIX}1"

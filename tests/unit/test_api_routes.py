@@ -47,7 +47,7 @@ def test_containers(client: Client, daemon: FakeDaemon) -> None:
 
 def test_run_hands_over_every_key(client: Client, daemon: FakeDaemon) -> None:
     asked = {"name": "web", "command": ["sleep", "1"], "publish": ["8080:80"], "link": "veth", "ip": "172.17.0.9",
-             "mac": "02:00:00:00:00:01", "mtu": 1400, "offload": False, "dhcp": True,
+             "ip6": "fd00::9", "mac": "02:00:00:00:00:01", "mtu": 1400, "offload": False, "dhcp": True,
              "detach": True, "env": {"A": "b"}, "workdir": "/tmp",
              "network": "lab", "aliases": ["db"]}
     assert client.post("containers", body=asked)["name"] == "web"
@@ -56,7 +56,7 @@ def test_run_hands_over_every_key(client: Client, daemon: FakeDaemon) -> None:
 
 def test_attach_hands_over_every_key(client: Client, daemon: FakeDaemon) -> None:
     asked: dict[str, Any] = {"target": "lab", "name": "lab", "publish": [], "link": None, "ip": None, "mac": None, "mtu": None,
-             "offload": False, "dhcp": False, "ifname": "net1", "network": None, "aliases": []}
+             "ip6": None, "offload": False, "dhcp": False, "ifname": "net1", "network": None, "aliases": []}
     assert client.post("endpoints", body=asked)["kind"] == "attached"
     assert daemon.wait_for("attach") == (asked,)
 

@@ -14,7 +14,7 @@ from natgw.errors import NatgwError
 def test_defaults_are_filled_in() -> None:
     body = schema.parse('{"command": ["true"]}', schema.RUN)
     assert body == {"name": None, "command": ["true"], "publish": [], "network": None, "aliases": [], "link": None,
-                    "ip": None, "mac": None, "mtu": None,
+                    "ip": None, "ip6": None, "mac": None, "mtu": None,
                     "offload": True, "dhcp": False, "detach": False, "env": {}, "workdir": None}
 
 

@@ -392,8 +392,8 @@ def test_run_detached(natgw: Callable[..., str], daemon: FakeDaemon, monkeypatch
     assert (env["A"], env["COLOUR"], env["PATH"]) == ("b=c", "blue", os.environ["PATH"])
     assert "NO_SUCH_VARIABLE" not in env
     assert request == {"name": "web", "command": ["sleep", "-x", "--", "y"], "publish": ["8080:80", "53/udp"], "link": "veth",
-                       "ip": "172.17.0.9", "mac": "02:00:00:00:00:09", "mtu": 1400, "offload": False, "dhcp": False,
-                       "detach": True,
+                       "ip": "172.17.0.9", "ip6": None, "mac": "02:00:00:00:00:09", "mtu": 1400, "offload": False,
+                       "dhcp": False, "detach": True,
                        "workdir": str(tmp_path), "network": "lab", "aliases": ["db"]}
 
 
@@ -488,7 +488,7 @@ def test_attach(natgw: Callable[..., str], daemon: FakeDaemon, target: str, sent
     assert natgw("attach", target, "--name", "lab", "-p", "80:80", "--ifname", "net1") == "2" * 64 + "\n"
     assert daemon.wait_for("attach") == ({
         "target": sent.format(cwd=Path.cwd(), parent=Path.cwd().parent), "name": "lab", "publish": ["80:80"], "link": None,
-        "ip": None, "mac": None, "mtu": None, "offload": True, "dhcp": False, "ifname": "net1",
+        "ip": None, "ip6": None, "mac": None, "mtu": None, "offload": True, "dhcp": False, "ifname": "net1",
         "network": None, "aliases": []},)
 
 

@@ -96,13 +96,14 @@ def test_addresses() -> None:
         messages.RequestPool(subnet=None, ip_range=None))
     assert messages.request_pool({"Pool": "10.5.0.0/16", "SubPool": "10.5.1.0/24"}) == messages.RequestPool(
         subnet=IPv4Network("10.5.0.0/16"), ip_range=IPv4Network("10.5.1.0/24"))
-    with pytest.raises(NatgwError, match="IPv4 addresses only"):
-        messages.request_pool({"Pool": "fd00::/64", "V6": True})
+    assert messages.request_pool({"Pool": "fd00::/64", "SubPool": "fd00::/80", "V6": True}) == messages.RequestPool6(
+        subnet=IPv6Network("fd00::/64"), ip_range=IPv6Network("fd00::/80"))
     wanted = messages.request_address({"PoolID": "p", "Address": "", "Options": {
         "RequestAddressType": "com.docker.network.gateway"}})
     assert (wanted.ip, wanted.for_gateway) == (None, True)
     wanted = messages.request_address({"PoolID": "p", "Address": "10.5.0.9", "Options": None})
     assert (wanted.ip, wanted.for_gateway) == (IPv4Address("10.5.0.9"), False)
+    assert messages.address_of({"Address": "fd00::9/64"}) == IPv6Address("fd00::9")
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"1", b"\xff", b"null"])

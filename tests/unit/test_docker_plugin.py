@@ -19,8 +19,9 @@ from natgw.control.docker.addresses import Addresses
 from natgw.control.docker.naming import Naming, api_socket
 from natgw.control.docker.network import NetworkDriver
 from natgw.control.ipam import Pools
+from natgw.control.ipam6 import Pools6
 from natgw.control.networks import Networks
-from natgw.errors import Conflict, NatgwError
+from natgw.errors import Conflict, NatgwError, NotFound
 
 Record = dict[str, Any]
 
@@ -56,7 +57,7 @@ class FakeDriver:
 
 
 def app_of(driver: FakeDriver, *, answer_s: float = 20.0) -> web.Application:
-    return make_plugin_app(cast(NetworkDriver, driver), Addresses(Pools()), answer_s=answer_s)
+    return make_plugin_app(cast(NetworkDriver, driver), Addresses(Pools(), Pools6()), answer_s=answer_s)
 
 
 async def ask(client: TestClient[Any, Any], path: str, body: Record | None = None) -> Record:
@@ -137,7 +138,7 @@ async def test_a_file_in_its_place_is_left_alone(tmp_path: Path) -> None:
 
 
 async def test_pools_and_addresses() -> None:
-    addresses = Addresses(Pools())
+    addresses = Addresses(Pools(), Pools6())
     pool = await addresses.request_pool({"Pool": "10.5.0.0/24", "SubPool": "10.5.0.128/25", "V6": False})
     id_ = pool["PoolID"]
     gateway = await addresses.request_address({"PoolID": id_, "Options": {"RequestAddressType": "com.docker.network.gateway"}})
@@ -154,6 +155,30 @@ async def test_pools_and_addresses() -> None:
     await addresses.release_pool({"PoolID": id_})
     await addresses.release_pool({"PoolID": id_})
     assert await addresses.release_address({"PoolID": id_, "Address": "10.5.0.128"}) == {}
+
+
+async def test_pools_and_addresses_of_ipv6() -> None:
+    addresses = Addresses(Pools(), Pools6())
+    pool = await addresses.request_pool({"Pool": "fd00:5::/64", "SubPool": "fd00:5::1:0/112", "V6": True})
+    id_ = pool["PoolID"]
+    gateway = await addresses.request_address({"PoolID": id_, "Options": {"RequestAddressType": "com.docker.network.gateway"}})
+    assert (pool["Pool"], gateway["Address"]) == ("fd00:5::/64", "fd00:5::1/64")
+    first = await addresses.request_address({"PoolID": id_})
+    assert first["Address"] == "fd00:5::1:0/64"
+    with pytest.raises(Conflict, match="Address already in use"):
+        await addresses.request_address({"PoolID": id_, "Address": "fd00:5::1:0"})
+    with pytest.raises(NatgwError, match="no address of the pool"):
+        await addresses.request_address({"PoolID": id_, "Address": "10.5.0.1"})
+    with pytest.raises(Conflict, match="Pool overlaps"):
+        await addresses.request_pool({"Pool": "fd00::/16", "V6": True})
+    await addresses.release_address({"PoolID": id_, "Address": "fd00:5::1:0"})
+    assert await addresses.request_address({"PoolID": id_}) == first
+    chosen = await addresses.request_pool({"Pool": "", "V6": True})
+    assert chosen["Pool"].startswith("fd") and chosen["Pool"].endswith("::/64")
+    await addresses.release_pool({"PoolID": id_})
+    await addresses.release_pool({"PoolID": id_})
+    with pytest.raises(NotFound):
+        await addresses.request_address({"PoolID": id_})
 
 
 def test_where_dockers_api_is() -> None:

@@ -116,7 +116,7 @@ def test_an_option_without_sense_is_refused(key: str, value: str) -> None:
     ({"ip_range": "10.0.0.0/24"}, "no matching subnet for range 10.0.0.0/24"),
     ({"subnet": "10.0.0.0/24", "ip_range": "10.0.0.0/16"}, "no matching subnet for range 10.0.0.0/16"),
     ({"gateway": "10.0.0.1"}, "no matching subnet for gateway 10.0.0.1"),
-    ({"subnet": "10.0.0.0/24", "gateway": "nonsense"}, "invalid gateway nonsense: not an IPv4 address"),
+    ({"subnet": "10.0.0.0/24", "gateway": "nonsense"}, "invalid gateway nonsense: not an IP address"),
     ({"subnet": "10.0.0.0/24", "aux": {"a": "10.0.1.1"}}, "no matching subnet for aux-address 10.0.1.1")])
 def test_a_request_without_sense_is_refused(body: dict[str, object], message: str) -> None:
     with pytest.raises(NatgwError) as caught:
@@ -183,8 +183,8 @@ def test_what_is_stored_comes_back(tmp_path: Path) -> None:
     asked = stored.as_request
     assert (asked.id, asked.ip, asked.mac, asked.aliases, asked.mtu, asked.holds_address) == (
         "3" * 64, IPv4Address("10.1.5.3"), MAC, ("db",), 1400, True)
-    assert stored.request == {"endpoint_id": "3" * 64, "ip": "10.1.5.3", "mac": "02:42:0a:01:05:02", "aliases": ["db"],
-                              "ifname": "eth1"}
+    assert stored.request == {"endpoint_id": "3" * 64, "ip": "10.1.5.3", "ip6": None, "mac": "02:42:0a:01:05:02",
+                              "aliases": ["db"], "ifname": "eth1"}
     again.close()
 
 

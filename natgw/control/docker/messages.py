@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_address, ip_interface
 from typing import Any, TypeVar
 
 from natgw.control.model import PublishedPort
@@ -81,9 +81,15 @@ class RequestPool:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RequestPool6:
+    subnet: IPv6Network | None
+    ip_range: IPv6Network | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RequestAddress:
     pool_id: str
-    ip: IPv4Address | None
+    ip: IPv4Address | IPv6Address | None
     for_gateway: bool
 
 
@@ -138,10 +144,11 @@ def port_map(request: Record) -> list[PortBinding]:
     return [_binding(each) for each in _records(_typed(request, "Options", dict, {}), PORT_MAP)]
 
 
-def request_pool(request: Record) -> RequestPool:
-    """Raises NatgwError, for IPv6 too."""
+def request_pool(request: Record) -> RequestPool | RequestPool6:
+    """Raises NatgwError."""
     if _typed(request, "V6", bool, False):
-        raise NatgwError("natgw's IPAM driver gives IPv4 addresses only: without --ipam-driver, Docker chooses those of IPv6")
+        return RequestPool6(subnet=_optional(request, "Pool", IPv6Network),
+                            ip_range=_optional(request, "SubPool", IPv6Network))
     return RequestPool(subnet=_optional(request, "Pool", IPv4Network), ip_range=_optional(request, "SubPool", IPv4Network))
 
 
@@ -152,10 +159,10 @@ def request_address(request: Record) -> RequestAddress:
                           for_gateway=options.get("RequestAddressType") == GATEWAY_REQUEST)
 
 
-def address_of(request: Record) -> IPv4Address | None:
+def address_of(request: Record) -> IPv4Address | IPv6Address | None:
     """The address that a request of the IPAM driver's names; None for "any". Raises NatgwError."""
-    found = _optional(request, "Address", IPv4Interface)
-    return None if found is None else found.ip
+    found = _optional(request, "Address", ip_interface)
+    return None if found is None else ip_address(found.ip)
 
 
 def _binding(entry: Record) -> PortBinding:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from ipaddress import IPv4Address
 
 from natgw.control.docker import messages
 from natgw.control.docker.addresses import SPACE, Addresses
@@ -45,7 +44,7 @@ class NetworkDriver:
         if self._network(wanted.network_id) is None:
             await self._networks.create(NetworkRequest(
                 name=wanted.network_id[:SHORT_ID], id=wanted.network_id, owner="docker", subnet=wanted.ipam.subnet,
-                gateway=wanted.ipam.gateway, aux=wanted.ipam.aux, pool=self._requested(wanted), ipv6=wanted.ipv6,
+                gateway=wanted.ipam.gateway, aux=wanted.ipam.aux, pool=self._requested(wanted), **self._ipv6(wanted),
                 internal=wanted.internal, options=wanted.options))
         self._look(wanted.network_id)
         return {}
@@ -53,6 +52,14 @@ class NetworkDriver:
     def _requested(self, wanted: messages.CreateNetwork) -> AddressPool | None:
         """The pool that our own IPAM driver gave for the network, if that is where it got its addresses."""
         return self._addresses.pool_of(wanted.ipam.subnet) if wanted.ipam.space == SPACE else None
+
+    def _ipv6(self, wanted: messages.CreateNetwork) -> Record:
+        """What a NetworkRequest says of IPv6, which Docker's IPAM gives addresses of too or the network does without."""
+        ipam6 = wanted.ipam6
+        if ipam6 is None:
+            return {}
+        return {"ipv6": True, "subnet6": ipam6.subnet, "gateway6": ipam6.gateway, "aux6": ipam6.aux,
+                "pool6": self._addresses.pool6_of(ipam6.subnet) if ipam6.space == SPACE else None}
 
     async def delete_network(self, request: Record) -> Record:
         network = self._network(messages.text_of(request, "NetworkID"))
@@ -73,18 +80,19 @@ class NetworkDriver:
                            "removed): `docker network rm` it and create it again")
         endpoint = self._endpoint(wanted.endpoint_id)
         if endpoint is None:
-            await self._make_way(network, wanted.ip)
+            await self._make_way(network, wanted)
             endpoint = await self._endpoints.create(network, EndpointRequest(
                 id=wanted.endpoint_id, owner="docker", ip=wanted.ip, mac=wanted.mac, ip6=wanted.ip6, link="tap",
                 holds_address=self._addresses.gave(network.subnet, wanted.ip)))
         return {"Interface": {} if wanted.mac is not None else {"MacAddress": mac_text(endpoint.mac)}}
 
-    async def _make_way(self, network: Network, ip: IPv4Address | None) -> None:
+    async def _make_way(self, network: Network, wanted: messages.CreateEndpoint) -> None:
         """Docker gives an address to one endpoint at a time: another of its that has it was removed while natgw was away."""
-        other = None if ip is None else self._endpoints.at(network, ip)
-        if other is not None and other.owner == "docker":
-            log.info("docker: endpoint %s is gone", other.name)
-            await self._endpoints.delete(other)
+        for address in (wanted.ip, wanted.ip6):
+            other = None if address is None else self._endpoints.at(network, address)
+            if other is not None and other.owner == "docker":
+                log.info("docker: endpoint %s is gone", other.name)
+                await self._endpoints.delete(other)
 
     async def forget_stale(self) -> None:
         """After a restart: endpoints whose interface is gone have gone with their containers, while natgw was away."""
