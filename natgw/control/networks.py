@@ -181,7 +181,8 @@ class Networks:
             name=network.name, subnet=network.subnet, gateway=network.gateway, gateway_mac=network.gateway_mac,
             mtu=network.mtu, masquerade=network.masquerade, internal=network.internal, icc=network.icc,
             subnet6=None if network.ipam6 is None else network.ipam6.subnet,
-            gateway6=None if network.ipam6 is None else network.ipam6.gateway))
+            gateway6=None if network.ipam6 is None else network.ipam6.gateway,
+            advertises=network.owner != "docker"))  # whose containers listen to it, and have all they need without
         undo.callback(self._datapath.remove_network, bridge)
         address = IPv4Interface(f"{network.gateway}/{network.subnet.prefixlen}")
         address6 = None if network.ipam6 is None else IPv6Interface(

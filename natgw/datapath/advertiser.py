@@ -5,6 +5,8 @@ are told, though not more often than every three seconds. Besides, all are told 
 then whenever between a third of the interval and the whole of it has passed. The delay that RFC 4861 asks for before an
 answer keeps several routers from answering together; here there is one.
 
+From an internal network nothing leads out: its router is nobody's default router, which a lifetime of 0 says (section 4.2).
+
 The prefix is the network's, on link, and hosts may make themselves addresses of it. natgw's containers need not: they get
 the lowest free address, like an IPv4 one, and a route, and do not listen to advertisements.
 """
@@ -30,7 +32,8 @@ ROUTER_LIFETIME_S = 1800
 class Advertiser:
     """The advertisements of one bridge; the jitter between them follows from its MAC address, so that it can be repeated."""
 
-    def __init__(self, mac: bytes, prefix: IPv6Network, mtu: int) -> None:
+    def __init__(self, mac: bytes, prefix: IPv6Network, mtu: int, *, leads_out: bool = True) -> None:
+        self._lifetime_s = ROUTER_LIFETIME_S if leads_out else 0
         self._mac = mac
         self._prefix = prefix
         self._mtu = mtu
@@ -64,5 +67,5 @@ class Advertiser:
         return self._due
 
     def _build(self, to: bytes, to_mac: bytes | None) -> bytearray:
-        return build_router_advertisement(self._mac, self._source, self._prefix, self._mtu, ROUTER_LIFETIME_S,
+        return build_router_advertisement(self._mac, self._source, self._prefix, self._mtu, self._lifetime_s,
                                           to=to, to_mac=to_mac)

@@ -61,7 +61,7 @@ class NetworkConfig:
 
     Without `masquerade` its containers reach the outside as they are. An `internal` one leads nowhere but to the gateway's
     address. Without `icc` its containers do not reach each other. Without `subnet6` IPv6 is bridged, and natgw has no part
-    in it.
+    in it. `advertises`: whether natgw says there that it is an IPv6 router, for hosts that configure themselves.
     """
 
     name: str
@@ -74,6 +74,7 @@ class NetworkConfig:
     icc: bool = True
     subnet6: IPv6Network | None = None
     gateway6: IPv6Address | None = None
+    advertises: bool = True
 
     def __post_init__(self) -> None:
         if self.gateway not in self.subnet:

@@ -149,7 +149,8 @@ class Bridge(Side):
         self.link_local = link_local_of(config.gateway_mac)
         self._prefix6 = None if config.subnet6 is None else (
             int(config.subnet6.network_address), int(config.subnet6.netmask))
-        self.advertiser = None if config.subnet6 is None else Advertiser(config.gateway_mac, config.subnet6, config.mtu)
+        self.advertiser = None if config.subnet6 is None or not config.advertises else Advertiser(
+            config.gateway_mac, config.subnet6, config.mtu, leads_out=not config.internal)
         self.ports: list[Port] = []
         self.host_port: Port | None = None
         self.dhcp: DhcpHook | None = None

@@ -36,7 +36,7 @@ def pings6(namespace: Namespace, address: str) -> bool:
     return namespace.run("ping", "-6", "-c", "1", "-W", "1", address, check=False).returncode == 0
 
 
-_WHO_ASKS = """
+WHO_ASKS = """
 import http.server, socket, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -51,7 +51,7 @@ Server(("::", int(sys.argv[1])), Handler).serve_forever()
 
 def who_asks_server(namespace: Namespace, port: int) -> subprocess.Popen[str]:
     """A web server that answers with the address of who asks, listening when this returns."""
-    process = namespace.spawn(sys.executable, "-c", _WHO_ASKS, str(port))
+    process = namespace.spawn(sys.executable, "-c", WHO_ASKS, str(port))
     eventually(lambda: namespace.listening(port))
     return process
 

@@ -69,7 +69,7 @@ class Lab6(Lab):
     """A gateway for both versions. The router's IPv6 address is link-local, as routers' mostly are."""
 
     def __init__(self, *, resolved: bool = True, uplink_mtu: int = 1500, verify: bool = True, ipv6_uplink: bool = True,
-                 more6: tuple[str, ...] = (), **config: Any) -> None:
+                 more6: tuple[str, ...] = (), network: dict[str, bool] | None = None, **config: Any) -> None:
         self.now = 1.0
         self.verify = verify
         self.collected = []
@@ -77,7 +77,8 @@ class Lab6(Lab):
         self.dp = Datapath(DatapathConfig(**({"seed": 7} | config)))
         self.bridge = self.dp.add_network(NetworkConfig(
             name="bridge", subnet=IPv4Network("172.17.0.0/16"), gateway=IPv4Address(GATEWAY_IP),
-            gateway_mac=parse_mac(GATEWAY_MAC), subnet6=IPv6Network(PREFIX), gateway6=IPv6Address(GATEWAY6)))
+            gateway_mac=parse_mac(GATEWAY_MAC), subnet6=IPv6Network(PREFIX), gateway6=IPv6Address(GATEWAY6),
+            **(network or {})))
         self.ports: dict[str, Port] = {}
         self.add_port("host", PortKind.HOST)
         for name, ip, ip6, mac in (("a", A_IP, A6, A_MAC), ("b", B_IP, B6, B_MAC)):

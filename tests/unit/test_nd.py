@@ -245,6 +245,20 @@ def test_who_has_no_address_yet_is_answered_to_all_though_not_too_often(lab: Lab
     assert later == [4.0]
 
 
+def test_the_router_of_an_internal_network_is_nobodys_default_router() -> None:
+    for asked in (False, True):
+        lab = Lab6(network={"internal": True})
+        (sent, *_) = advertised(lab.send("a", solicit_router()).sent if asked else lab.wait(1))
+        assert sent.packet[ICMPv6ND_RA].routerlifetime == 0 and sent.packet[ICMPv6NDOptPrefixInfo].prefix == "fd00:1:2:3::"
+
+
+def test_a_network_that_does_not_advertise() -> None:
+    """Nobody hears of the router, not even who asks; and it is there all the same."""
+    lab = Lab6(network={"advertises": False})
+    assert not advertised(lab.send("a", solicit_router()).sent) and not advertised(lab.wait(700))
+    assert lab.send("a", from_a6(ICMPv6EchoRequest(id=7, seq=3), dst=GATEWAY6)).verdict is Verdict.ECHO_ANSWERED
+
+
 def test_a_prefix_that_is_not_64_bits_long_makes_no_addresses() -> None:
     frame = nd.build_router_advertisement(parse_mac(GATEWAY_MAC), link_local_of(parse_mac(GATEWAY_MAC)),
                                           IPv6Network("fd00::/80"), 1280, 0)
