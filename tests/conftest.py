@@ -81,7 +81,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if any(item.path.is_relative_to(folder) for folder in NAMESPACE_TESTS):
             item.add_marker("root")
         if PROFILE == "nightly":
-            item.add_marker(pytest.mark.timeout(generated.NIGHTLY_LIMIT_S))
+            item.add_marker(pytest.mark.timeout(generated.NIGHTLY_LIMIT_S), append=False)  # before a test's own
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
