@@ -135,7 +135,7 @@ class Napt:
                 self.enter(flow, state, now)
         elif flow.protocol == UDP and not flow.state and flow.reply.packets and now - flow.created >= STREAM_AFTER_S:
             self._become_stream(flow, now)
-        elif not flow.state and leg is flow.reply and flow.protocol not in (UDP, ICMP):
+        elif not flow.state and leg is flow.reply and flow.protocol not in (UDP, ICMP, ICMPV6):
             self._become_stream(flow, now)
         leg.last = now
         leg.packets += 1
@@ -472,7 +472,7 @@ def verdict_of(leg: Leg) -> Verdict:
 
 UDP_STREAM = 1
 """The state of a UDP flow that has become a stream, or need not become one since it would live no longer; 0 before. Other
-protocols but TCP and ICMP have it from the first answer on."""
+protocols but TCP and ICMP queries have it from the first answer on."""
 
 
 def timeout_of(timeouts: Timeouts, protocol: int, state: TcpState) -> float:

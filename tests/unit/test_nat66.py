@@ -363,6 +363,17 @@ def test_only_echo_is_a_query(lab: Lab6) -> None:
         assert lab.send("a", from_a6(Raw(bytes((kind, 0, 0, 0)) + bytes(20)), nh=58)).verdict is Verdict.DROP_ICMP_TYPE
 
 
+@pytest.mark.requirement("I1")
+@pytest.mark.parametrize("fast_path", [True, False])
+def test_an_answered_query_lives_as_long_as_another(fast_path: bool) -> None:
+    lab = Lab6(fast_path=fast_path)
+    lab.send("a", from_a6(ICMPv6EchoRequest(id=7)))
+    lab.send("uplink", from_outside6(ICMPv6EchoReply(id=7)))
+    assert lab.flows()[0]["timeout_s"] == 60
+    lab.wait(62)
+    assert not lab.flows()
+
+
 def test_simultaneous_open_and_held_syns() -> None:
     lab = Lab6(exclusive=True)
     syn = from_outside6(TCP(sport=80, dport=45000, flags="S", seq=1))
