@@ -112,7 +112,15 @@ make_venv() {
             echo "$wanted" >"$VENV/installed-$extra"
         done
     fi
+    compile_natgw
     export PATH=$VENV/bin:$PATH
+}
+
+# Once, by the owner of the checkout: where PYTHONDONTWRITEBYTECODE is set, each start of natgw would compile all of it again.
+compile_natgw() {
+    local owner=()
+    [ "$(id -u)" -ne 0 ] || owner=(setpriv --reuid "$(stat -c %u "$ROOT")" --regid "$(stat -c %g "$ROOT")" --clear-groups)
+    "${owner[@]}" "$VENV/bin/python" -m compileall -q "$ROOT/natgw" >/dev/null 2>&1 || true
 }
 
 new_venv() {

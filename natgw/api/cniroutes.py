@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from aiohttp import web
-
 from natgw.api import schema
 from natgw.api.backend import Backend, Record
+from natgw.api.http import Handler, Request, Route
 from natgw.api.schema import FLAG, FLAG_ON, INTEGER, NEEDED_TEXT, TEXT, TEXTS, Field, Fields
 
 
@@ -32,34 +31,33 @@ COLLECT: Fields = {
 
 
 class Answer(Protocol):
-    def __call__(self, ask: Callable[[web.Request], Awaitable[Any]], *,
-                 status: int = 200) -> Callable[[web.Request], Awaitable[web.StreamResponse]]: ...
+    def __call__(self, ask: Callable[[Request], Awaitable[Any]], *, status: int = 200) -> Handler: ...
 
 
-def cni_routes(backend: Backend, answer: Answer) -> list[web.RouteDef]:
+def cni_routes(backend: Backend, answer: Answer) -> list[Route]:
     """`answer` makes a handler of a function that gives JSON."""
 
-    async def add(request: web.Request) -> Record:
-        return await backend.cni.add(await _body(request, ADD))
+    async def add(request: Request) -> Record:
+        return await backend.cni.add(_body(request, ADD))
 
-    async def delete(request: web.Request) -> None:
-        await backend.cni.delete(await _body(request, KEY))
+    async def delete(request: Request) -> None:
+        await backend.cni.delete(_body(request, KEY))
 
-    async def check(request: web.Request) -> Record:
-        return await backend.cni.check(await _body(request, KEY))
+    async def check(request: Request) -> Record:
+        return await backend.cni.check(_body(request, KEY))
 
-    async def collect(request: web.Request) -> Record:
-        body = await _body(request, COLLECT)
+    async def collect(request: Request) -> Record:
+        body = _body(request, COLLECT)
         return await backend.cni.collect(body["network"], body["valid"])
 
     return [
-        web.get("/v1/cni/attachments", answer(lambda request: backend.cni.attachments())),
-        web.post("/v1/cni/attachments", answer(add, status=201)),
-        web.delete("/v1/cni/attachments", answer(delete)),
-        web.post("/v1/cni/check", answer(check)),
-        web.post("/v1/cni/gc", answer(collect)),
+        ("GET", "/v1/cni/attachments", answer(lambda request: backend.cni.attachments())),
+        ("POST", "/v1/cni/attachments", answer(add, status=201)),
+        ("DELETE", "/v1/cni/attachments", answer(delete)),
+        ("POST", "/v1/cni/check", answer(check)),
+        ("POST", "/v1/cni/gc", answer(collect)),
     ]
 
 
-async def _body(request: web.Request, fields: schema.Fields) -> dict[str, Any]:
-    return schema.parse(await request.read(), fields)
+def _body(request: Request, fields: schema.Fields) -> dict[str, Any]:
+    return schema.parse(request.body, fields)

@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from aiohttp import web
-
+from natgw.api.http import Application, Handler, HttpError, Request, Response, Server
 from natgw.api.peer import peer_pid
 from natgw.control.daemon import Daemon
 from natgw.control.docker.addresses import Addresses
@@ -42,16 +41,13 @@ GOODBYE_S = 2.0
 
 Record = dict[str, Any]
 Method = Callable[[Record], Awaitable[Record]]
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_plugin_app(network: NetworkDriver, addresses: Addresses, *, answer_s: float = ANSWER_S) -> web.Application:
+def make_plugin_app(network: NetworkDriver, addresses: Addresses, *, answer_s: float = ANSWER_S) -> Application:
     """The application that answers dockerd."""
     plugin = _Plugin(answer_s)
-    app = web.Application(middlewares=[_not_found_as_json])
-    app.add_routes([web.post(f"/{name}", plugin.answer(name, method)) for name, method in methods(network, addresses).items()])
-    app.on_shutdown.append(plugin.finish)
-    return app
+    routes = [("POST", f"/{name}", plugin.answer(name, method)) for name, method in methods(network, addresses).items()]
+    return Application(routes, _failure, plugin.finish)
 
 
 def methods(network: NetworkDriver, addresses: Addresses) -> dict[str, Method]:
@@ -94,9 +90,9 @@ class _Plugin:
     def answer(self, name: str, method: Method) -> Handler:
         failure = "Error" if name.startswith("IpamDriver.") else "Err"
 
-        async def handler(request: web.Request) -> web.StreamResponse:
+        async def handler(request: Request) -> Response:
             try:
-                return _response(await self._work(name, method, decode(await request.read())))
+                return _response(await self._work(name, method, decode(request.body)))
             except NatgwError as error:
                 log.info("docker: %s: %s", name, error)
                 return _response({failure: str(error)})
@@ -127,23 +123,22 @@ class _Plugin:
         if not task.cancelled():
             task.exception()  # the handler has told of it, or nobody waits any more
 
-    async def finish(self, app: web.Application) -> None:
+    async def finish(self) -> None:
         """Let what is under way come to its end."""
         if self._working:
             await asyncio.wait(self._working, timeout=GOODBYE_S)
 
 
-@web.middleware
-async def _not_found_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+def _failure(request: Request, error: Exception) -> Response:
     """dockerd takes a 404 for "this driver does not have that", which newer versions ask for things that need not be there."""
-    try:
-        return await handler(request)
-    except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
-        return _response({"Err": f"natgw has no {request.path}"}, status=404)
+    if isinstance(error, HttpError):
+        return _response({"Err": f"natgw has no {request.path}"}, 404)
+    log.error("docker: %s failed", request.path, exc_info=error)
+    return _response({"Err": f"internal error: {type(error).__name__}: {error}"})
 
 
-def _response(value: Record, status: int = 200) -> web.Response:
-    return web.Response(body=json.dumps(value).encode(), status=status, headers={"Content-Type": CONTENT_TYPE})
+def _response(value: Record, status: int = 200) -> Response:
+    return Response(status, json.dumps(value).encode(), CONTENT_TYPE)
 
 
 class DockerService:
@@ -174,18 +169,18 @@ class DockerService:
             self._daemon.ledger.forget(self._entry)
             self._entry = None
 
-    def _make_app(self) -> web.Application:
+    def _make_app(self) -> Application:
         return make_plugin_app(self._network, self._addresses)
 
 
 class PluginSocket:
     """The socket at which dockerd finds the driver `name`, from `start` to `stop`."""
 
-    def __init__(self, name: str, make_app: Callable[[], web.Application], folder: Path = PLUGINS) -> None:
+    def __init__(self, name: str, make_app: Callable[[], Application], folder: Path = PLUGINS) -> None:
         self.path = folder / f"{name}.sock"
         self._name = name
         self._make_app = make_app
-        self._runner: web.AppRunner | None = None
+        self._server: Server | None = None
         self._bound: tuple[int, int] | None = None
         self._made: list[Path] = []
 
@@ -199,16 +194,15 @@ class PluginSocket:
         except BaseException:
             self._remove()
             raise
-        self._runner = web.AppRunner(self._make_app(), access_log=None, shutdown_timeout=GOODBYE_S)
-        await self._runner.setup()
-        await web.SockSite(self._runner, listening).start()
+        self._server = Server(self._make_app(), listening)
+        await self._server.start()
         log.info("docker finds the network driver %s at %s", self._name, self.path)
 
     async def stop(self) -> None:
         """Twice is once."""
-        if self._runner is not None:
-            runner, self._runner = self._runner, None
-            await runner.cleanup()
+        if self._server is not None:
+            server, self._server = self._server, None
+            await server.stop(GOODBYE_S)
         self._remove()
 
     def _listen(self) -> socket.socket:

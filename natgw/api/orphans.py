@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 
 from natgw.api.backend import Backend
-from natgw.api.peer import peer_pid
+from natgw.api.http import Peer
 from natgw.errors import NatgwError
 
 STOP_TIMEOUT_S = 5.0
@@ -25,12 +24,12 @@ class Orphans:
         self._watched: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def adopt(self, container_id: str, transport: asyncio.BaseTransport | None) -> None:
+    def adopt(self, container_id: str, peer: Peer) -> None:
         """Remove the container when the process at the other end of the connection has ended."""
         try:
-            ended = os.pidfd_open(_pid_behind(transport))
+            ended = os.pidfd_open(peer.pid())
         except OSError:  # it has ended already, or is in a pid namespace that we cannot see
-            if transport is None or transport.is_closing():
+            if peer.gone:
                 self._remove_soon(container_id)
             return
         self._watched.add(ended)
@@ -58,13 +57,3 @@ class Orphans:
     async def _remove(self, container_id: str) -> None:
         with contextlib.suppress(NatgwError):  # gone already, as it should be
             await self._backend.stop(container_id, STOP_TIMEOUT_S)
-
-
-def _pid_behind(transport: asyncio.BaseTransport | None) -> int:
-    """Raises OSError if the connection is closed."""
-    connection = None if transport is None else transport.get_extra_info("socket")
-    if connection is None:
-        raise OSError("not connected")
-    # The event loop's own wrapper need not offer getsockopt.
-    with socket.socket(fileno=os.dup(connection.fileno())) as copy:
-        return peer_pid(copy)

@@ -12,10 +12,10 @@ import signal
 from collections.abc import Callable
 
 import uvloop
-from aiohttp import web
 
 from natgw.api.backend import Record, Served
 from natgw.api.detach import take_over_log
+from natgw.api.http import Server
 from natgw.api.listen import Claim
 from natgw.api.routes import make_app
 from natgw.control.daemon import Daemon
@@ -69,17 +69,16 @@ async def _life(claim: Claim, daemon: Served, on_ready: Callable[[Record], None]
 
 
 async def _serve_until(end: asyncio.Event, claim: Claim, daemon: Served, on_ready: Callable[[Record], None]) -> None:
-    runner = web.AppRunner(make_app(daemon, end.set), access_log=None, shutdown_timeout=GOODBYE_S)
-    await runner.setup()
+    server = Server(make_app(daemon, end.set), claim.listen())
+    await server.start()
     try:
-        await web.SockSite(runner, claim.listen()).start()
         status = await daemon.status()
         log.info("natgw %s serves on %s", status["version"], claim.path)
         on_ready(status)
         await end.wait()
         log.info("ending")
     finally:
-        await runner.cleanup()
+        await server.stop(GOODBYE_S)
 
 
 def _on_signal(end: asyncio.Event, number: signal.Signals) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
+from natgw.api.http import Server
 from natgw.api.routes import make_app
 from natgw.control import natconfig
 from natgw.control.events import Events, Subscription
@@ -235,14 +235,16 @@ def served(daemon: FakeDaemon, path: Path) -> Iterator[None]:
     async def live() -> None:
         loop, over = asyncio.get_running_loop(), asyncio.Event()
         stop.append(lambda: loop.call_soon_threadsafe(over.set))
-        runner = web.AppRunner(make_app(daemon, lambda: daemon.calls.append(("end",))), shutdown_timeout=0.1)
-        await runner.setup()
-        try:
-            await web.UnixSite(runner, str(path)).start()
-            serving.set()
-            await over.wait()
-        finally:
-            await runner.cleanup()
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+            listening.listen()
+            server = Server(make_app(daemon, lambda: daemon.calls.append(("end",))), listening)
+            await server.start()
+            try:
+                serving.set()
+                await over.wait()
+            finally:
+                await server.stop(0.1)
 
     thread = threading.Thread(target=asyncio.run, args=(live(),), name="api")
     thread.start()

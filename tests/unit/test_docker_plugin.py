@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
 import aiohttp
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
 
 from natgw.api.docker import CONTENT_TYPE, PluginSocket, make_plugin_app
+from natgw.api.http import Application
 from natgw.control.docker.addresses import Addresses
 from natgw.control.docker.naming import Naming, api_socket
 from natgw.control.docker.network import NetworkDriver
@@ -56,27 +57,39 @@ class FakeDriver:
         return nothing
 
 
-def app_of(driver: FakeDriver, *, answer_s: float = 20.0) -> web.Application:
+def app_of(driver: FakeDriver, *, answer_s: float = 20.0) -> Application:
     return make_plugin_app(cast(NetworkDriver, driver), Addresses(Pools(), Pools6()), answer_s=answer_s)
 
 
-async def ask(client: TestClient[Any, Any], path: str, body: Record | None = None) -> Record:
+@contextlib.asynccontextmanager
+async def served(driver: FakeDriver, folder: Path, *, answer_s: float = 20.0) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client of the plugin's socket, with the driver behind it."""
+    plugin = PluginSocket("natgw", lambda: app_of(driver, answer_s=answer_s), folder)
+    await plugin.start()
+    try:
+        async with aiohttp.ClientSession("http://docker", connector=aiohttp.UnixConnector(str(plugin.path))) as client:
+            yield client
+    finally:
+        await plugin.stop()
+
+
+async def ask(client: aiohttp.ClientSession, path: str, body: Record | None = None) -> Record:
     async with client.post(f"/{path}", data=b"" if body is None else json.dumps(body)) as response:
         assert (response.status, response.headers["Content-Type"]) == (200, CONTENT_TYPE)
         answer: Record = json.loads(await response.read())
         return answer
 
 
-async def test_what_it_says_of_itself() -> None:
-    async with TestClient(TestServer(app_of(FakeDriver()))) as client:
+async def test_what_it_says_of_itself(tmp_path: Path) -> None:
+    async with served(FakeDriver(), tmp_path) as client:
         assert await ask(client, "Plugin.Activate") == {"Implements": ["NetworkDriver", "IpamDriver"]}
         assert await ask(client, "IpamDriver.GetDefaultAddressSpaces") == {
             "LocalDefaultAddressSpace": "natgw", "GlobalDefaultAddressSpace": "natgw"}
         assert await ask(client, "NetworkDriver.DiscoverNew", {}) == {}
 
 
-async def test_what_it_does_not_know() -> None:
-    async with TestClient(TestServer(app_of(FakeDriver()))) as client:
+async def test_what_it_does_not_know(tmp_path: Path) -> None:
+    async with served(FakeDriver(), tmp_path) as client:
         for path in ("/NetworkDriver.AllocateNetwork", "/"):
             async with client.post(path) as response:
                 assert response.status == 404
@@ -85,8 +98,8 @@ async def test_what_it_does_not_know() -> None:
             assert response.status == 404
 
 
-async def test_failures_in_the_form_of_each_driver() -> None:
-    async with TestClient(TestServer(app_of(FakeDriver()))) as client:
+async def test_failures_in_the_form_of_each_driver(tmp_path: Path) -> None:
+    async with served(FakeDriver(), tmp_path) as client:
         assert await ask(client, "NetworkDriver.CreateEndpoint", {}) == {"Err": "Address already in use"}
         assert "unforeseen" in (await ask(client, "NetworkDriver.CreateNetwork", {}))["Err"]
         assert "invalid pool id" in (await ask(client, "IpamDriver.RequestAddress", {"PoolID": "x"}))["Error"]
@@ -94,9 +107,9 @@ async def test_failures_in_the_form_of_each_driver() -> None:
             assert "JSON" in json.loads(await response.read())["Err"]
 
 
-async def test_an_answer_in_time_and_the_next_request_in_order() -> None:
+async def test_an_answer_in_time_and_the_next_request_in_order(tmp_path: Path) -> None:
     driver = FakeDriver()
-    async with TestClient(TestServer(app_of(driver, answer_s=0.05))) as client:
+    async with served(driver, tmp_path, answer_s=0.05) as client:
         assert "still busy with NetworkDriver.Join" in (await ask(client, "NetworkDriver.Join", {"EndpointID": "e"}))["Err"]
         # The same endpoint has to wait, another need not; the work itself was not broken off.
         assert "still busy" in (await ask(client, "NetworkDriver.Leave", {"EndpointID": "e"}))["Err"]

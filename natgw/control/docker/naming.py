@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
+from natgw.control.docker import engine
 from natgw.control.endpoints import Endpoints
 from natgw.control.model import Network
 from natgw.control.networks import Networks
@@ -88,13 +87,11 @@ class Naming:
 
     async def _ask(self, path: str) -> Record | None:
         """What Docker says; None if it does not answer, or does not know."""
-        connector = aiohttp.UnixConnector(path=str(self._socket))
-        with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
-            async with (aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=ANSWER_S)) as session,
-                        session.get(f"http://docker{path}") as response):
-                if response.status == 200:
-                    answer = await response.json()
-                    return answer if isinstance(answer, dict) else None
+        assert self._socket is not None
+        with contextlib.suppress(OSError, TimeoutError, ValueError):
+            async with asyncio.timeout(ANSWER_S):
+                answer = await engine.get(self._socket, path)
+                return answer if isinstance(answer, dict) else None
         return None
 
     def _take(self, network: Network, found: Record) -> bool:
