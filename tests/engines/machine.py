@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -91,6 +92,11 @@ class Machine(Lab):
               within: Namespace | None = None) -> subprocess.CompletedProcess[str]:
         """The natgw command on the machine, at its default socket."""
         return self.run(*self.natgw_command(*args), check=check, env=self.environment())
+
+    @staticmethod
+    def natgw_command(*args: str) -> list[str]:
+        """Started in /, where nsenter leaves it: a checkout /natgw must not be taken for the package of that name."""
+        return [sys.executable, "-P", "-m", "natgw", *args]
 
     def environment(self) -> dict[str, str]:
         return {"NATGW_SOCKET": str(self.socket)}

@@ -178,8 +178,9 @@ def ip(*args: str) -> None:
 
 
 _WEB_SERVER = """
-import functools, http.server, sys
+import functools, http.server, socketserver, sys
 server = http.server.ThreadingHTTPServer
+server.server_bind = socketserver.TCPServer.server_bind  # http.server's asks DNS for its own name, and here nobody answers
 server.request_queue_size = 1024  # the default of 5 drops connections when many come at once
 handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[2])
 server(("", int(sys.argv[1])), handler).serve_forever()

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import socketserver
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Server(ThreadingHTTPServer):
+    def server_bind(self) -> None:
+        """Without asking DNS for its own name, as http.server's does: nobody would answer here."""
+        socketserver.TCPServer.server_bind(self)
 
 
 class Mirror(BaseHTTPRequestHandler):
@@ -21,4 +28,4 @@ class Mirror(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Mirror).serve_forever()
+    Server((sys.argv[1], int(sys.argv[2])), Mirror).serve_forever()
