@@ -37,7 +37,7 @@ def pings6(namespace: Namespace, address: str) -> bool:
 
 
 WHO_ASKS = """
-import http.server, socket, sys
+import http.server, socket, socketserver, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
@@ -45,6 +45,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(self.client_address[0].encode())
 class Server(http.server.ThreadingHTTPServer):
     address_family = socket.AF_INET6
+    server_bind = socketserver.TCPServer.server_bind  # without asking DNS for its own name
 Server(("::", int(sys.argv[1])), Handler).serve_forever()
 """
 

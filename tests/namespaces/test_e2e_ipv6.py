@@ -16,22 +16,29 @@ pytestmark = [pytest.mark.requirement("V1", "V2"), pytest.mark.requires("ping", 
 PREFIX = "fd00:1:2:3::"
 
 
+class Lab6(Lab):
+    """With two containers."""
+
+    one: Namespace
+    two: Namespace
+
+
 @pytest.fixture(scope="module", params=["tap", "veth"])
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab6]:
     requires("ip", "tc", "ss")
-    with Lab() as made:
+    with Lab6() as made:
         add_ipv6(made)
         made.up("--ipv6", "--subnet6", f"{PREFIX}/64", "--link", request.param)
-        made.one = made.container("one", "-p", "8080:80", "-p", "9090:90/udp")  # type: ignore[attr-defined]
-        made.two = made.container("two")  # type: ignore[attr-defined]
+        made.one = made.container("one", "-p", "8080:80", "-p", "9090:90/udp")
+        made.two = made.container("two")
         yield made
 
 
-def containers(lab: Lab) -> tuple[Namespace, Namespace]:
-    return lab.one, lab.two  # type: ignore[attr-defined]
+def containers(lab: Lab6) -> tuple[Namespace, Namespace]:
+    return lab.one, lab.two
 
 
-def test_addresses_and_routes_are_the_ones_natgw_gave(lab: Lab) -> None:
+def test_addresses_and_routes_are_the_ones_natgw_gave(lab: Lab6) -> None:
     one, two = containers(lab)
     assert (addresses6(one), addresses6(two)) == ([f"{PREFIX}2/64"], [f"{PREFIX}3/64"])
     assert addresses6(lab.gateway, "natgw0") == [f"{PREFIX}1/64"]
@@ -39,7 +46,7 @@ def test_addresses_and_routes_are_the_ones_natgw_gave(lab: Lab) -> None:
     assert (route["gateway"], route["dev"]) == (f"{PREFIX}1", "eth0")
 
 
-def test_what_natgw_says_of_it(lab: Lab) -> None:
+def test_what_natgw_says_of_it(lab: Lab6) -> None:
     status = lab.json("status")
     assert (status["subnet6"], status["gateway6"]) == (f"{PREFIX}/64", f"{PREFIX}1")
     (network,) = json.loads(lab.natgw("network", "inspect", "bridge").stdout)
@@ -49,24 +56,24 @@ def test_what_natgw_says_of_it(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("target", [f"{PREFIX}1", f"{PREFIX}3", OUTSIDE6, BEYOND6, GATEWAY6])
-def test_ping(lab: Lab, target: str) -> None:
+def test_ping(lab: Lab6, target: str) -> None:
     """The gateway, another container, a neighbour outside, somebody further on, and the host's own address."""
     one, _ = containers(lab)
     assert " 0% packet loss" in one.run("ping", "-6", "-c", "2", "-i", "0.2", "-W", "5", target).stdout
 
 
-def test_the_host_reaches_a_container(lab: Lab) -> None:
+def test_the_host_reaches_a_container(lab: Lab6) -> None:
     assert " 0% packet loss" in lab.gateway.run("ping", "-6", "-c", "1", "-W", "5", f"{PREFIX}2").stdout
 
 
-def test_traceroute_shows_the_gateway(lab: Lab) -> None:
+def test_traceroute_shows_the_gateway(lab: Lab6) -> None:
     one, _ = containers(lab)
     for flags in ([], ["-I"], ["-T", "-p", "81"]):
         shown = one.run("traceroute", "-6", "-n", "-q", "1", "-w", "3", "-m", "5", *flags, BEYOND6).stdout.splitlines()[1:]
         assert [line.split()[1] for line in shown] == [f"{PREFIX}1", BEYOND6], flags
 
 
-def test_curl_from_inside_is_seen_from_the_hosts_address(lab: Lab) -> None:
+def test_curl_from_inside_is_seen_from_the_hosts_address(lab: Lab6) -> None:
     one, _ = containers(lab)
     server = who_asks_server(lab.outside, 8000)
     try:
@@ -75,7 +82,7 @@ def test_curl_from_inside_is_seen_from_the_hosts_address(lab: Lab) -> None:
         lab.outside.end(server)
 
 
-def test_a_published_port_by_ipv6(lab: Lab) -> None:
+def test_a_published_port_by_ipv6(lab: Lab6) -> None:
     """From outside with the client's own address; from the host through the relay; from a container by hairpin."""
     one, two = containers(lab)
     server = who_asks_server(one, 80)
@@ -87,7 +94,7 @@ def test_a_published_port_by_ipv6(lab: Lab) -> None:
         one.end(server)
 
 
-def test_the_host_answers_nothing_that_is_natgws(lab: Lab) -> None:
+def test_the_host_answers_nothing_that_is_natgws(lab: Lab6) -> None:
     """A closed port of the host's own is refused by the host; one of natgw's range is not, since the guard keeps it away."""
     refused = lab.outside.run("curl", "-sS6", "-m", "3", f"http://[{GATEWAY6}]:81/", check=False)
     assert refused.returncode == 7
@@ -98,7 +105,7 @@ def test_the_host_answers_nothing_that_is_natgws(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("flags", [[], ["-R"], ["-u", "-b", "50M", "-l", "1200"]])
-def test_iperf3(lab: Lab, flags: list[str]) -> None:
+def test_iperf3(lab: Lab6, flags: list[str]) -> None:
     one, _ = containers(lab)
     server = lab.outside.spawn("iperf3", "-s", "-1", "-p", "5202")
     try:
@@ -111,14 +118,14 @@ def test_iperf3(lab: Lab, flags: list[str]) -> None:
 
 
 @pytest.mark.requirement("V4")
-def test_large_pings_in_fragments(lab: Lab) -> None:
+def test_large_pings_in_fragments(lab: Lab6) -> None:
     """The kernel fragments at the source; natgw passes the fragments on, both ways."""
     one, _ = containers(lab)
     assert " 0% packet loss" in one.run("ping", "-6", "-c", "2", "-i", "0.2", "-s", "8000", "-W", "5", BEYOND6).stdout
 
 
 @pytest.mark.requirement("V3", "U10")
-def test_path_mtu_is_learned_from_an_error_that_was_translated_back(lab: Lab) -> None:
+def test_path_mtu_is_learned_from_an_error_that_was_translated_back(lab: Lab6) -> None:
     one, _ = containers(lab)
     for end in (lab.gateway, lab.outside):
         end.run("ip", "link", "set", "eth0", "mtu", "1400")
@@ -133,7 +140,7 @@ def test_path_mtu_is_learned_from_an_error_that_was_translated_back(lab: Lab) ->
         eventually(lambda: lab.json("status")["uplink"]["mtu"] == 1500)
 
 
-def test_a_kernel_that_listens_to_advertisements_configures_itself(lab: Lab) -> None:
+def test_a_kernel_that_listens_to_advertisements_configures_itself(lab: Lab6) -> None:
     """A namespace behind a container's place on the bridge, which asks for routers: address, route and MTU follow."""
     three = lab.container("three", "--mtu", "1400")
     three.run("ip", "-6", "addr", "flush", "dev", "eth0", "scope", "global")
@@ -149,7 +156,7 @@ def test_a_kernel_that_listens_to_advertisements_configures_itself(lab: Lab) -> 
     lab.natgw("detach", "three")
 
 
-def test_natgw_follows_the_uplinks_addresses(lab: Lab) -> None:
+def test_natgw_follows_the_uplinks_addresses(lab: Lab6) -> None:
     one, _ = containers(lab)
     lab.gateway.run("ip", "addr", "add", "2001:db8:51::22/64", "dev", "eth0", "nodad")
     lab.gateway.run("ip", "addr", "del", f"{GATEWAY6}/64", "dev", "eth0")
