@@ -7,7 +7,7 @@
     rewrite     what translation does to a packet; icmp_errors: to one quoted in an error
     forward     sending, fitting to a link, refusing
     behaviour   what can be chosen: NAT types, timeouts, limits; allocation: which port a mapping gets
-    tcp_state   the table of TCP transitions
+    tcp_state   the table of TCP transitions; tcp_window: which RST may close a flow
     coalesce    UDP datagrams put together before they are written
 """
 

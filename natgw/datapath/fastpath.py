@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from natgw.datapath.coalesce import HEADERS, Runs
 from natgw.datapath.fastpath6 import build_receiver6
 from natgw.datapath.port import ROUTE, Port, Receive
-from natgw.datapath.tcp_state import DECIDING_FLAGS, SYN
+from natgw.datapath.tcp_state import DECIDING_FLAGS, SYN, TcpState
+from natgw.datapath.tcp_window import note_syn
 from natgw.datapath.verdict import Extra, Verdict
 from natgw.tables.flows import Leg, Realm
 from natgw.tables.neigh import Neighbour
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 _HEAD = struct.Struct("!BB4xH2x 12s IHHHHH12s HH")
 _REWRITE = struct.Struct("!12sIHHHHH12s")
 """From the MAC addresses to the ports: the same fields, written back."""
-_TCP = struct.Struct("!H2xH")
-"""Data offset and flags, checksum."""
+_TCP = struct.Struct("!IHHH")
+"""Acknowledgement, data offset and flags, window, checksum."""
 _U16 = struct.Struct("!H")
 
 _IPV4_NO_OPTIONS = 0x08004500
@@ -51,7 +52,7 @@ _CSUM_START = 0x2200
 _GSO_OF = {TCP: GSO_TCPV4, UDP: GSO_UDP_L4}
 
 _L4 = L3 + 20
-_TCP_OFFSET_FLAGS = _L4 + 12
+_TCP_ACK = _L4 + 8
 _TCP_SUM = _L4 + 16
 _UDP_SUM = _L4 + 6
 _ICMP = struct.Struct("!BxH2s")
@@ -118,7 +119,7 @@ def build_receiver(dp: Datapath, port: Port, realm: Realm, runs: Runs) -> Receiv
         leg: Leg | None = None
         if protocol == TCP:
             if total >= 40:
-                offset_flags, l4_sum = read_tcp(buf, _TCP_OFFSET_FLAGS)
+                ack, offset_flags, window, l4_sum = read_tcp(buf, _TCP_ACK)
                 tcp_header = offset_flags >> 10 & 0x3C
                 if 20 <= tcp_header <= total - 20:
                     leg = find_tcp(key)
@@ -130,7 +131,7 @@ def build_receiver(dp: Datapath, port: Port, realm: Realm, runs: Runs) -> Receiv
                         plan = find_plan(key[:8] + key[10:])
                         if plan is not None and not (
                                 kind + total + ident + fragment + ttl_proto + ip_sum + plan.key_sum) % 0xFFFF:
-                            leg = plan.begin(key, now)
+                            leg, state = plan.begin(key, now), TcpState.SYN_SENT
         elif protocol == UDP:
             if udp_length == total - 20 and udp_length >= 8:
                 leg = find_udp(key)
@@ -171,7 +172,10 @@ def build_receiver(dp: Datapath, port: Port, realm: Realm, runs: Runs) -> Receiv
                 value = ((value & 0xFFFF) + (value >> 16)) ^ 0xFFFF
             if protocol == TCP:
                 write_u16(buf, _TCP_SUM, value)
+                leg.ack, leg.window = ack, window
                 if state:
+                    if offset_flags & SYN:
+                        note_syn(leg, buf, _L4, state)
                     enter(leg.flow, state, now)
             elif flags & 1:
                 write_u16(buf, _UDP_SUM, value)

@@ -10,7 +10,8 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from natgw.datapath.tcp_state import DECIDING_FLAGS
+from natgw.datapath.tcp_state import DECIDING_FLAGS, SYN
+from natgw.datapath.tcp_window import note_syn
 from natgw.datapath.verdict import Extra
 from natgw.tables.flows import Leg, Realm
 from natgw.tables.neigh import Neighbour
@@ -30,8 +31,8 @@ _TYPE_IPV6 = 0x86DD
 _CSUM_START = 54
 _L4 = L3 + IPV6_BYTES
 _MIN_BYTES = _L4 + 8
-_TCP = struct.Struct("!H2xH")
-_TCP_OFFSET_FLAGS, _TCP_SUM, _UDP_LENGTH, _UDP_SUM, _ICMP_SUM = _L4 + 12, _L4 + 16, _L4 + 4, _L4 + 6, _L4 + 2
+_TCP = struct.Struct("!IHHH")
+_TCP_ACK, _TCP_SUM, _UDP_LENGTH, _UDP_SUM, _ICMP_SUM = _L4 + 8, _L4 + 16, _L4 + 4, _L4 + 6, _L4 + 2
 _UDP = struct.Struct("!HH")
 _ICMP = struct.Struct("!BxH2s")
 _ICMP_WRITE = struct.Struct("!H2s")
@@ -58,7 +59,7 @@ def build_receiver6(dp: Datapath, realm: Realm) -> Callable[[bytearray, memoryvi
         headers = 48
         if protocol == TCP:
             if payload >= 20:
-                offset_flags, l4_sum = read_tcp(buf, _TCP_OFFSET_FLAGS)
+                ack, offset_flags, window, l4_sum = read_tcp(buf, _TCP_ACK)
                 tcp_header = offset_flags >> 10 & 0x3C
                 if 20 <= tcp_header <= payload:
                     headers = IPV6_BYTES + tcp_header
@@ -100,8 +101,11 @@ def build_receiver6(dp: Datapath, realm: Realm) -> Callable[[bytearray, memoryvi
         else:
             rewrite(buf, ETH, neighbour.macs, _TYPE_IPV6, kind, payload, protocol, hop_limit - 1, leg.rewrite)
             if protocol == TCP:
+                leg.ack, leg.window = ack, window
                 write_u16(buf, _TCP_SUM, value)
                 if state:
+                    if offset_flags & SYN:
+                        note_syn(leg, buf, _L4, state)
                     enter(leg.flow, state, now)
             elif flags & 1:
                 write_u16(buf, _UDP_SUM, value)

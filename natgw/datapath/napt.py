@@ -12,7 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from natgw.datapath import tcp_state
+from natgw.datapath import tcp_state, tcp_window
 from natgw.datapath.allocation import POLICIES, PortPolicy, PortRequest
 from natgw.datapath.behaviour import Dependence, NatBehaviour, NatConfig, Timeouts
 from natgw.datapath.config import DatapathConfig, Publication
@@ -131,6 +131,10 @@ class Napt:
             state = leg.moves[packet.tcp_flags & tcp_state.DECIDING_FLAGS]
             if state == tcp_state.NOT_BELIEVED:
                 return False
+            if state == tcp_state.RESET:
+                state = TcpState.CLOSE if tcp_window.admits_reset(leg, packet) else tcp_state.UNCHANGED
+            else:
+                tcp_window.note(leg, packet, becomes=state)
             if state != tcp_state.UNCHANGED:
                 self.enter(flow, state, now)
         elif flow.protocol == UDP and not flow.state and flow.reply.packets and now - flow.created >= STREAM_AFTER_S:

@@ -9,8 +9,8 @@ and change nothing.
     ESTABLISHED -fin-> FIN_WAIT -ack-> CLOSE_WAIT -fin(other side)-> LAST_ACK -ack-> TIME_WAIT
     any -rst-> CLOSE -ack-> ESTABLISHED; SYN_SENT -syn(reply)-> SYN_SENT2 (simultaneous open) -synack-> SYN_RECV
 
-A gateway cannot tell whether a host believes a RST (one outside its window it must ignore, RFC 9293 section 3.5.3). So a
-RST passes and the flow is CLOSE, with a short time to live; if the hosts just go on, so does the flow (RFC 7857 section
+A gateway cannot be sure that a host believes a RST. So every RST passes; where it lies in the receiver's window
+(`tcp_window`) the flow is CLOSE, with a short time to live, and if the hosts just go on, so does the flow (RFC 7857 section
 2.2, which keeps it for 4 minutes; requirement T6).
 """
 
@@ -110,8 +110,9 @@ def next_state(state: TcpState, direction: Direction, event: Event) -> TcpState 
 
 DECIDING_FLAGS = FIN | SYN | RST | ACK
 """The flags an event follows from."""
-UNCHANGED, NOT_BELIEVED = 0, -1
-"""In place of a state that is entered. No flow enters NEW, which is 0."""
+UNCHANGED, NOT_BELIEVED, RESET = 0, -1, -2
+"""In place of a state that is entered. No flow enters NEW, which is 0. A RST leads to CLOSE if its number is right, which the
+slow path judges (`tcp_window`), and a SYN always enters a state, if the same again: it says how windows are scaled."""
 
 
 def _moves(state: TcpState, direction: Direction) -> tuple[int, ...]:
@@ -119,7 +120,12 @@ def _moves(state: TcpState, direction: Direction) -> tuple[int, ...]:
     for flags in range(DECIDING_FLAGS + 1):
         event = event_of(flags)
         following = None if event is None else next_state(state, direction, event)
-        found.append(NOT_BELIEVED if following is None else UNCHANGED if following is state else following)
+        if following is None:
+            found.append(NOT_BELIEVED)
+        elif event is Event.RST:
+            found.append(RESET)
+        else:
+            found.append(UNCHANGED if following is state and not flags & SYN else following)
     return tuple(found)
 
 

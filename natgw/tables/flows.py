@@ -92,6 +92,10 @@ class Mapping:
         self.flows = 0
 
 
+NOTHING_ACKNOWLEDGED = -1
+"""What TCP's side of a leg has acknowledged before its first ACK."""
+
+
 class Leg:
     """One direction of a flow: what to find it by, and what to do to its packets.
 
@@ -99,11 +103,12 @@ class Leg:
     with its first word. `ip_delta` is the change of the IP header checksum for addresses and TTL together; `l4_delta`
     that of a complete transport checksum, for addresses and ports; `addr_delta` that of a partial one, for addresses only.
     `fast` is the verdict to count when the fast path translates by this leg, and 0 while only the slow path may. `moves` is
-    what TCP's state machine makes of a segment's flags at the moment (`natgw.datapath.tcp_state`).
+    what TCP's state machine makes of a segment's flags at the moment (`natgw.datapath.tcp_state`). `ack`, `window` and
+    `window_scale` are what TCP's side of this leg last said of its receive window.
     """
 
-    __slots__ = ("addr_delta", "bytes", "fast", "flow", "ip_delta", "key", "key_sum", "l4_delta", "last", "moves", "neighbour",
-                 "packets", "realm", "rewrite")
+    __slots__ = ("ack", "addr_delta", "bytes", "fast", "flow", "ip_delta", "key", "key_sum", "l4_delta", "last", "moves",
+                 "neighbour", "packets", "realm", "rewrite", "window", "window_scale")
 
     flow: Flow
     moves: tuple[int, ...]
@@ -118,6 +123,8 @@ class Leg:
         self.last = 0.0
         self.packets = 0
         self.bytes = 0
+        self.ack = NOTHING_ACKNOWLEDGED
+        self.window = self.window_scale = 0
 
 
 NOWHERE = -1

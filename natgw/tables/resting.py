@@ -4,8 +4,8 @@ A flow that packets go by is three objects with a field for everything the fast 
 flows of a large table are not asked for anything: they wait for their time to be over. So when there are more than a bounded
 number of flows awake, those longest unused are packed into one record each, and are made whole again by the first packet:
 
-    record   how it goes | state | slot | created | timeout | last, last | packets, packets | bytes, bytes | key | rewrite
-              number of a `_Way`                              of both legs, original first                   of the original
+    record   how it goes | state | slot | created | timeout | lasts | packets | bytes | windows | key | rewrite
+              number of a `_Way`                              of both legs, original first         of the original
 
 What the reply leg looks like follows from the original's key and rewrite, and all that many flows have in common (protocol,
 network, neighbours, where to find the mapping) is one `_Way`, counted. A flow that does not fit this (a reply that is not
@@ -26,10 +26,12 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from natgw.tables.flows import AT_REST, NOWHERE, RESTING, Flow, Leg, Mapping, Realm, reversed_key
+from natgw.tables.flows import AT_REST, NOTHING_ACKNOWLEDGED, NOWHERE, RESTING, Flow, Leg, Mapping, Realm, reversed_key
 from natgw.tables.neigh import Neighbour
 
-_RECORD = struct.Struct("=IBI dd dd II QQ")
+_RECORD = struct.Struct("=IBI dd dd II QQ IHB IHB")
+_NO_ACK = 0x80
+"""Beside the window scale: nothing has been acknowledged."""
 _MAX_SIDES = 1 << 16
 _TABLES = 256
 """A million flows have two million keys, so 8,000 in each table."""
@@ -93,7 +95,7 @@ class RestingFlows:
         try:
             head = _RECORD.pack(number, flow.state, slot if flow.reminder == NOWHERE else flow.reminder, flow.created,
                                 flow.timeout_s, original.last, reply.last, original.packets, reply.packets, original.bytes,
-                                reply.bytes)
+                                reply.bytes, *_window(original), *_window(reply))
         except struct.error:  # more packets than a record has room for: four thousand million
             self._release(number)
             return False
@@ -165,8 +167,8 @@ class RestingFlows:
     # -- records -------------------------------------------------------------------------------------------------------
 
     def _whole(self, record: bytes) -> Flow:
-        (number, state, slot, created, timeout_s, last, reply_last, packets, reply_packets, size,
-         reply_size) = _RECORD.unpack_from(record)
+        (number, state, slot, created, timeout_s, last, reply_last, packets, reply_packets, size, reply_size,
+         *windows) = _RECORD.unpack_from(record)
         way = self._ways[number]
         assert way is not None
         middle = (_RECORD.size + len(record)) // 2
@@ -175,6 +177,8 @@ class RestingFlows:
         reply = Leg(reversed_key(rewrite), reversed_key(key), way.reply_realm, way.reply_neighbour)
         original.last, original.packets, original.bytes = last, packets, size
         reply.last, reply.packets, reply.bytes = reply_last, reply_packets, reply_size
+        _set_window(original, *windows[:3])
+        _set_window(reply, *windows[3:])
         flow = Flow(way.protocol, original, reply, None, way.network, way.kind)
         flow.state, flow.created, flow.timeout_s, flow.slot, flow.reminder = state, created, timeout_s, AT_REST, slot
         flow.mapping = self._find_mapping(way.mapping, flow)
@@ -218,3 +222,14 @@ class RestingFlows:
             del self._number_of[way]
             self._ways[number] = None
             self._unused.append(number)
+
+
+def _window(leg: Leg) -> tuple[int, int, int]:
+    if leg.ack == NOTHING_ACKNOWLEDGED:
+        return 0, leg.window, leg.window_scale | _NO_ACK
+    return leg.ack, leg.window, leg.window_scale
+
+
+def _set_window(leg: Leg, ack: int, window: int, scale: int) -> None:
+    leg.ack = NOTHING_ACKNOWLEDGED if scale & _NO_ACK else ack
+    leg.window, leg.window_scale = window, scale & ~_NO_ACK

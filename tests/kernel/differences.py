@@ -14,6 +14,8 @@ from tests.kernel.packets import ACK, ICMP, PSH, RST, SYN, TCP, URG, Conversatio
 _ETH = 14
 _NOP, _END, _RECORD_ROUTE, _TIMESTAMP, _SOURCE_ROUTE, _ROUTER_ALERT = 1, 0, 7, 68, 131, 148
 ECE, CWR = 0x40, 0x80
+_WINDOW = 65535
+"""What every segment here tells of it, and no SYN scales."""
 
 
 @dataclass(frozen=True)
@@ -191,8 +193,8 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference("source route", "G4", "Linux drops what asks for a source route; natgw passes it as it is.", _source_routed),
     Difference("own words", "G6", "Linux copies type of service and options to the ICMP it makes; natgw sends errors with "
                "RFC 1349's default, and no options, and lets an echo reply have the request's DF.", _own_words, parts=False),
-    Difference("reset refused", "T6", "Linux drops a RST whose number is before the window; natgw follows no numbers.",
-               _reset_refused_by_its_number),
+    Difference("reset refused", "T6", "Linux drops a RST whose number is before the window; to natgw it closes nothing, and is "
+               "its receiver's to judge.", _reset_refused_by_its_number),
     Difference("urgent", "T8", "Linux holds RST+URG and SYN+ACK+URG to be invalid; to natgw URG says nothing.", _urgent),
     Difference("other queries", "I1", "Linux translates timestamp, information and address mask requests (13, 15, 17); natgw "
                "echo only.", _other_queries),
@@ -238,8 +240,34 @@ def _forgotten(case: Case, states: States) -> bool:
     return bool(_flags(case) & RST) and not states.answered and (states.kernel, states.natgw) == (None, "CLOSE")
 
 
-def _reset_by_number(case: Case, states: States) -> bool:
-    return bool(_flags(case) & RST) and states.natgw == "CLOSE" and states.kernel == states.before
+def _reset_in_window(case: Case, states: States) -> bool:
+    places = [_place_in_window(case, states.conversation, since_syn=since) for since in (False, True)]
+    return (bool(_flags(case) & RST) and states.natgw == "CLOSE" and states.kernel == states.before
+            and any(place is None or 0 <= place < _WINDOW for place in places))
+
+
+def _reset_outside_window(case: Case, states: States) -> bool:
+    place = _place_in_window(case, states.conversation)
+    return (bool(_flags(case) & RST) and states.natgw == states.before and states.kernel in ("CLOSE", None)
+            and place is not None and not 0 <= place < _WINDOW)
+
+
+def _place_in_window(case: Case, conversation: Conversation, *, since_syn: bool = False) -> int | None:
+    """How far a segment's number is from the last that its receiver acknowledged; None if it has acknowledged nothing, or, if
+    `since_syn`, nothing since the host began a connection."""
+    assert isinstance(case.step, Segment)
+    for each in reversed(case.history[:-1]):
+        step, theirs = each.step, each.step.conversation
+        if (not isinstance(step, Segment) or (not step.inward and theirs != conversation) or not any(
+                sent.side != _arrival(each) for sent in each.natgw) or theirs.protocol != TCP or step.flags & RST
+                or (theirs.port, theirs.remote, theirs.remote_port)
+                != (conversation.port, conversation.remote, conversation.remote_port)):
+            continue
+        if step.inward != case.step.inward:
+            return case.step.seq - step.ack if step.flags & ACK else None
+        if since_syn and step.flags & (SYN | ACK) == SYN:
+            return None
+    return None
 
 
 def _ended_from_outside(case: Case, states: States) -> bool:
@@ -278,8 +306,10 @@ def _opened_from_both_sides(case: Case, states: States) -> bool:
 STATE_DIFFERENCES: tuple[StateDifference, ...] = (
     StateDifference("forgotten", "T6", "Linux forgets a flow at once when there is no answer before a RST; natgw keeps it for "
                     "its time.", _forgotten),
-    StateDifference("reset by number", "T6", "Linux lets a RST pass whose number is not the next one, but does not close the "
-                    "flow; natgw follows no numbers.", _reset_by_number),
+    StateDifference("reset in the window", "T6", "Linux lets a RST pass whose number is not the next one, but does not close "
+                    "the flow; to natgw any number in the window closes it.", _reset_in_window),
+    StateDifference("reset outside the window", "T6", "Linux judges the number in ESTABLISHED alone, and where it has seen the "
+                    "SYNs; natgw in each state, by what it has seen.", _reset_outside_window),
     StateDifference("ended from outside", "T8", "To Linux a SYN from outside ends a flow in TIME_WAIT, before it is dropped "
                     "itself; to natgw it is no part of it.", _ended_from_outside),
     StateDifference("not closed", "T6", "A flow that goes on after a RST was not closed by it, to natgw; to Linux it is until "

@@ -69,6 +69,7 @@ payloads = st.binary(max_size=40)
 ports = st.sampled_from((80, 5000, 5001, 45000, 8080))
 tcp_flags = st.sampled_from(("S", "SA", "A", "A", "A", "PA", "FA", "R", "SF", "", "RA", "U"))
 ttls = st.sampled_from((1, 2, 64, 64, 64))
+numbers = st.one_of(st.sampled_from((0, 1, 9, 10, 2**32 - 1)), st.integers(0, 2**32 - 1))
 
 
 @st.composite
@@ -79,7 +80,8 @@ def transports(draw: st.DrawFn, outbound: bool) -> Packet:
     if kind == "connect":
         return TCP(sport=sport, dport=dport if outbound else 8080, flags="S")
     if kind == "tcp":
-        return TCP(sport=sport, dport=dport, flags=draw(tcp_flags), seq=draw(st.integers(0, 2**32 - 1))) / payload
+        return TCP(sport=sport, dport=dport, flags=draw(tcp_flags), seq=draw(numbers),
+                   ack=draw(numbers), window=draw(st.sampled_from((0, 10, 65535)))) / payload
     if kind == "udp":
         udp = UDP(sport=sport, dport=dport) / payload
         if draw(st.booleans()):

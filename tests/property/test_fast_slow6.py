@@ -32,6 +32,7 @@ MACS = {A6: A_MAC, B6: B_MAC}
 payloads = st.binary(max_size=40)
 ports = st.sampled_from((80, 5000, 5001, 45000, 8080))
 tcp_flags = st.sampled_from(("S", "SA", "A", "A", "A", "PA", "FA", "R", "SF", "", "RA", "U"))
+numbers = st.one_of(st.sampled_from((0, 1, 9, 10, 2**32 - 1)), st.integers(0, 2**32 - 1))
 
 
 @st.composite
@@ -40,7 +41,8 @@ def transports(draw: st.DrawFn, outbound: bool) -> Packet:
     kind = draw(st.sampled_from(("tcp", "tcp", "udp", "echo", "reply", "error", "other")))
     sport, dport = draw(ports), draw(ports)
     if kind == "tcp":
-        return TCP(sport=sport, dport=dport, flags=draw(tcp_flags), seq=draw(st.integers(0, 2**32 - 1))) / payload
+        return TCP(sport=sport, dport=dport, flags=draw(tcp_flags), seq=draw(numbers),
+                   ack=draw(numbers), window=draw(st.sampled_from((0, 10, 65535)))) / payload
     if kind == "udp":
         return UDP(sport=sport, dport=dport) / payload
     if kind == "echo":
