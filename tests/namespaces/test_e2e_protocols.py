@@ -16,9 +16,9 @@ import pytest
 from natgw.host.netns import run_inside
 from tests.namespaces.conftest import Pair
 from tests.namespaces.topology import GATEWAY, OUTSIDE, Namespace
-from tests.unit.test_protocols import sctp, verifies
+from tests.unit.test_protocols import dccp, sctp, verifies
 
-GRE, SCTP, UDPLITE, UNKNOWN = 47, 132, 136, 253
+DCCP, GRE, SCTP, UDPLITE, UNKNOWN = 33, 47, 132, 136, 253
 UDPLITE_SEND_CSCOV, UDPLITE_RECV_CSCOV = 10, 11
 TIMEOUT_S = 10.0
 Open = Callable[..., socket.socket]
@@ -122,3 +122,27 @@ def test_sctp_published_and_answered(pair: Pair, opened: Open) -> None:
     finally:
         pair.lab.natgw("unpublish", "one", "9999:99/sctp")
     assert pair.lab.natgw("port", "one").stdout == ""
+
+
+def test_dccp_there_and_back(pair: Pair, opened: Open) -> None:
+    """Between raw sockets as well. Two containers have the same port."""
+    outside = pair.lab.outside
+    far = opened(outside, socket.SOCK_RAW, DCCP)
+    seen = []
+    with nothing_but_echo_is_heard(opened, outside):
+        for container, address in ((pair.one, "172.17.0.2"), (pair.two, "172.17.0.3")):
+            inner = opened(container, socket.SOCK_RAW, DCCP)
+            inner.sendto(dccp(address, 30_000, OUTSIDE, 5001)[20:], (OUTSIDE, 0))
+            packet, (source, _) = far.recvfrom(200)
+            port, service = struct.unpack_from("!HH", payload(packet))
+            assert (source, service) == (GATEWAY, 5001)
+            assert verifies(packet)
+            far.sendto(dccp(OUTSIDE, 5001, GATEWAY, port, b"answer", kind=4)[20:], (GATEWAY, 0))
+            packet = inner.recv(200)
+            assert struct.unpack_from("!HH", payload(packet)) == (5001, 30_000)
+            assert verifies(packet)
+            assert packet.endswith(b"answer")
+            seen.append(port)
+    assert len(set(seen)) == 2
+    flows = pair.lab.json("flows", "--protocol", "dccp")
+    assert sorted(int(flow["mapping"]["external"].rpartition(":")[2]) for flow in flows) == sorted(seen)

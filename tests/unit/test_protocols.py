@@ -19,7 +19,7 @@ from natgw.control import natconfig
 from natgw.datapath import PRESETS, NatConfig
 from natgw.testing import OUTSIDE, Delivery, SimulatedGateway, assert_checksums
 from natgw.wire.checksum import checksum, ones_sum, pseudo_sum
-from natgw.wire.transport import UDPLITE, finish_sctp_checksum
+from natgw.wire.transport import DCCP, UDPLITE, finish_sctp_checksum
 
 ONE, TWO, FAR, OTHER, EXTERNAL = "172.17.0.2", "172.17.0.3", "203.0.113.9", "203.0.113.10", "198.51.100.2"
 PORT = 9999
@@ -38,6 +38,22 @@ def udplite(src: str, sport: int, dst: str, dport: int, payload: bytes = b"paylo
     return packet[:26] + value.to_bytes(2, "big") + packet[28:]
 
 
+def dccp(src: str, sport: int, dst: str, dport: int, payload: bytes = b"payload", coverage: int = 0, kind: int = 0) -> bytes:
+    """A DCCP-Request or, with `kind` 4, DCCP-DataAck (RFC 4340 section 5.1), of which the checksum covers the header and
+    (coverage - 1) words of payload, or all (0)."""
+    last = struct.pack("!I", 42) if kind == 0 else bytes(8)
+    words = (16 + len(last)) // 4
+    header = struct.pack("!HHBBHBBHI", sport, dport, words, coverage, 0, kind << 1 | 1, 0, 0, 1234) + last
+    packet = bytes(IP(src=src, dst=dst, proto=DCCP) / Raw(header + payload))
+    value = checksum(struct.pack("!H", pseudo(packet, DCCP)), dccp_covered(packet))
+    return packet[:26] + value.to_bytes(2, "big") + packet[28:]
+
+
+def dccp_covered(packet: bytes) -> bytes:
+    coverage = packet[25] & 15
+    return packet[20 : 20 + packet[24] * 4 + (coverage - 1) * 4] if coverage else packet[20:]
+
+
 def verifies(packet: bytes) -> bool:
     """Whether the IP checksum and the transport's do, by the letter of their RFCs."""
     good = ones_sum(packet[:20]) == 0xFFFF
@@ -45,6 +61,8 @@ def verifies(packet: bytes) -> bool:
         coverage = int.from_bytes(packet[24:26], "big") or len(packet) - 20
         summed = checksum(struct.pack("!H", pseudo(packet, UDPLITE)), packet[20 : 20 + coverage])
         return good and summed == 0 and packet[26:28] != b"\0\0"
+    if packet[9] == DCCP:
+        return good and checksum(struct.pack("!H", pseudo(packet, DCCP)), dccp_covered(packet)) == 0
     return good and packet[28:32] == crc32c(packet[20:28] + bytes(4) + packet[32:]).to_bytes(4, "little")
 
 
@@ -75,7 +93,7 @@ def ports(delivery: Delivery) -> tuple[int, int]:
 Make = Callable[[str, int, str, int], bytes]
 
 
-@pytest.mark.parametrize("make", [udplite, sctp], ids=["udplite", "sctp"])
+@pytest.mark.parametrize("make", [udplite, sctp, dccp], ids=["udplite", "sctp", "dccp"])
 @pytest.mark.parametrize("kind", ["port-restricted", "symmetric"])
 def test_there_and_back_by_address_and_port(make: Make, kind: str) -> None:
     gateway = SimulatedGateway(PRESETS[kind])
@@ -89,7 +107,7 @@ def test_there_and_back_by_address_and_port(make: Make, kind: str) -> None:
     assert gateway.send(OUTSIDE, make(OTHER, 36, EXTERNAL, ports(out)[0])) == []
 
 
-@pytest.mark.parametrize("make", [udplite, sctp], ids=["udplite", "sctp"])
+@pytest.mark.parametrize("make", [udplite, sctp, dccp], ids=["udplite", "sctp", "dccp"])
 def test_two_containers_with_one_port(make: Make) -> None:
     gateway = SimulatedGateway()
     first, second = (only(gateway.send(name, make(address, PORT, FAR, 36)), OUTSIDE)
@@ -122,6 +140,36 @@ def test_udplite_that_cannot_be(change: slice, value: bytes) -> None:
     data = bytearray(udplite(ONE, PORT, FAR, 36))
     data[change] = value
     assert gateway.send("c1", bytes(data)) == []
+    assert gateway.counters["drop_bad_transport"] == 1
+
+
+@given(coverage=st.sampled_from((0, 1, 2, 8)), payload=st.binary(min_size=32, max_size=60), kind=st.sampled_from((0, 4)),
+       port=st.integers(1, 65535), seed=st.integers(0, 3))
+def test_dccp_keeps_its_coverage(coverage: int, payload: bytes, kind: int, port: int, seed: int) -> None:
+    gateway = SimulatedGateway(PRESETS["symmetric"], seed=seed)
+    data = dccp(ONE, port, FAR, 36, payload, coverage, kind)
+    out = only(gateway.send("c1", data), OUTSIDE)
+    assert verifies(data)
+    assert verifies(out.data)
+    assert (out.data[24:26], out.data[28:]) == (data[24:26], data[28:])
+    harmed = bytearray(dccp(FAR, 36, EXTERNAL, ports(out)[0], payload, coverage, kind))
+    harmed[-1] ^= 1
+    back = only(gateway.send(OUTSIDE, bytes(harmed)), "c1")
+    assert verifies(back.data) == verifies(bytes(harmed)) == (coverage != 0)
+
+
+@pytest.mark.parametrize("words", [0, 2, 9, 255])
+def test_dccp_whose_header_cannot_be(words: int) -> None:
+    gateway = SimulatedGateway()
+    data = bytearray(dccp(ONE, PORT, FAR, 36))
+    data[24] = words
+    assert gateway.send("c1", bytes(data)) == []
+    assert gateway.counters["drop_bad_transport"] == 1
+
+
+def test_dccp_cut_short() -> None:
+    gateway = SimulatedGateway()
+    assert gateway.send("c1", bytes(IP(src=ONE, dst=FAR, proto=DCCP) / Raw(dccp(ONE, PORT, FAR, 36)[20:31]))) == []
     assert gateway.counters["drop_bad_transport"] == 1
 
 
@@ -163,6 +211,28 @@ def test_published_sctp() -> None:
     answer = only(gateway.send("c2", sctp(TWO, 99, FAR, 4000)), OUTSIDE)
     assert (answer.packet.src, ports(answer)) == (EXTERNAL, (9999, 4000))
     assert verifies(answer.data)
+
+
+def test_dccp_filters_and_hairpins_as_tcp_does() -> None:
+    """docs/nat-behaviour.md: DCCP has TCP's mapping and filtering."""
+    nat = natconfig.changed(NatConfig(), {"tcp.filtering": "endpoint-independent"})
+    gateway = SimulatedGateway(nat)
+    only(gateway.send("c1", dccp(ONE, PORT, FAR, 36)), OUTSIDE)
+    assert only(gateway.send(OUTSIDE, dccp(OTHER, 37, EXTERNAL, PORT)), "c1").packet.dst == ONE
+    seen = only(gateway.send("c2", dccp(TWO, 5000, EXTERNAL, PORT)), "c1")
+    assert (seen.packet.src, ports(seen)) == (EXTERNAL, (5000, PORT))
+    assert verifies(seen.data)
+    assert {flow["protocol"] for flow in gateway.flows()} == {"dccp"}
+
+
+def test_dccp_in_fragments() -> None:
+    gateway = SimulatedGateway(PRESETS["symmetric"])
+    data = dccp(ONE, PORT, FAR, 36, bytes(range(80)))
+    out = [only(gateway.send("c1", bytes(piece)), OUTSIDE) for piece in fragment(IP(data), fragsize=40)]
+    body = b"".join(each.data[20:] for each in out)
+    assert body[2:6] + body[8:] == data[22:26] + data[28:]
+    whole = bytes(IP(src=EXTERNAL, dst=FAR, proto=DCCP) / Raw(body))
+    assert verifies(whole)
 
 
 def test_hairpin() -> None:
@@ -236,7 +306,8 @@ def test_several_external_addresses_serve_several_containers() -> None:
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("packet", [
     pytest.param(udplite(ONE, PORT, FAR, 36), id="udplite"), pytest.param(sctp(ONE, PORT, FAR, 36), id="sctp"),
-    pytest.param(gre(ONE, FAR), id="gre"), pytest.param(other(ONE, FAR), id="esp")])
+    pytest.param(dccp(ONE, PORT, FAR, 36), id="dccp"), pytest.param(gre(ONE, FAR), id="gre"),
+    pytest.param(other(ONE, FAR), id="esp")])
 def test_an_error_is_put_back(packet: bytes, whole: bool) -> None:
     if len(packet) < 28:
         packet = other(ONE, FAR)[:20] + packet[20:]
@@ -257,6 +328,7 @@ def test_an_error_is_put_back(packet: bytes, whole: bool) -> None:
 @pytest.mark.parametrize(("packet", "answer", "before", "after"), [
     (udplite(ONE, PORT, FAR, 36), udplite(FAR, 36, EXTERNAL, PORT), "udplite", "udplite_stream"),
     (sctp(ONE, PORT, FAR, 36), sctp(FAR, 36, EXTERNAL, PORT), "sctp_init", "sctp_established"),
+    (dccp(ONE, PORT, FAR, 36), dccp(FAR, 36, EXTERNAL, PORT, kind=4), "other", "other"),
     (gre(ONE, FAR), gre(FAR, EXTERNAL), "gre", "gre_stream"), (other(ONE, FAR), other(FAR, EXTERNAL), "other", "other")])
 def test_idle_times_by_name(packet: bytes, answer: bytes, before: str, after: str) -> None:
     nat = natconfig.changed(NatConfig(), {f"timeouts.{before}": 50, f"timeouts.{after}": 90 if after != "other" else 50})
@@ -296,7 +368,7 @@ def test_as_conntrack_shows_them(packet: bytes, answer: bytes, line: str) -> Non
 def test_the_fast_path_leaves_them_alone(fast_path: bool) -> None:
     gateway = SimulatedGateway(fast_path=fast_path)
     for _ in range(3):
-        for data in (udplite(ONE, PORT, FAR, 36), sctp(ONE, PORT, FAR, 36), gre(ONE, FAR)):
+        for data in (udplite(ONE, PORT, FAR, 36), sctp(ONE, PORT, FAR, 36), dccp(ONE, PORT, FAR, 36), gre(ONE, FAR)):
             only(gateway.send("c1", data), OUTSIDE)
-    assert gateway.counters["translated_out"] == 9
+    assert gateway.counters["translated_out"] == 12
     assert gateway.counters["fast_path"] == 0
