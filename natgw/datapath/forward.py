@@ -160,7 +160,8 @@ def answer_echo(dp: Datapath, side: Side, packet: IpPacket, now: float) -> Verdi
     if not dp.errors_allowed(packet.src, now, echo=True):
         return Verdict.DROP_RATE_LIMITED
     build = icmp.build_echo_reply if packet.version == 4 else icmpv6.build_echo_reply
-    _send_back(dp, side, packet, build(_header_back(side, packet), packet), now)
+    if not _send_back(dp, side, packet, build(_header_back(side, packet), packet), now):
+        return Verdict.DROP_TOO_BIG
     return Verdict.ECHO_ANSWERED
 
 
@@ -196,24 +197,25 @@ def _header_back(side: Side, packet: IpPacket) -> bytes:
     return bytes(packet.buf[ETH + 6 : ETH + 12]) + side.mac + packet.ethertype
 
 
-def _send_back(dp: Datapath, side: Side, packet: IpPacket, frame: bytearray, now: float) -> None:
-    """Send a frame of our own to the station a packet came from."""
+def _send_back(dp: Datapath, side: Side, packet: IpPacket, frame: bytearray, now: float) -> bool:
+    """Send a frame of our own to the station a packet came from; False if the link there is too small for it."""
     port: Port | None
     if isinstance(side, Uplink):
         loop_back = side.loopbacks[len(packet.src)].transmit
         if frame[ETH : ETH + 6] == side.mac and loop_back is not None:
             loop_back(memoryview(frame))  # what came by the loopback goes back by it
-            return
+            return True
         port = side.port
     else:
         assert isinstance(side, Bridge)
         port = side.fdb.lookup(bytes(packet.buf[ETH + 6 : ETH + 12]), now)
     if port is None:
-        return
+        return True
     if len(frame) - L3 <= port.mtu:
         port.transmit(memoryview(frame))
-        return
+        return True
     if packet.version == 6:
-        return
+        return False  # no link hands over more than it takes, and natgw makes no fragments of IPv6
     for piece in fragments(frame, port.mtu):  # the answer to a ping that came by a link with a larger MTU
         port.transmit(memoryview(piece))
+    return True

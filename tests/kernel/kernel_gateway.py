@@ -17,9 +17,11 @@ import socket
 import struct
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import ClassVar, Self
 
 from natgw.host import netns
 from tests.kernel.addresses import (
@@ -99,6 +101,10 @@ class Entry:
 class KernelGateway:
     """The namespace. `close` ends it, with all that is in it."""
 
+    sysctls: ClassVar[Mapping[str, str]] = _SYSCTLS
+    rules = ("iptables-restore", _RULES)
+    family = _AF_INET
+
     def __init__(self) -> None:
         self._fd = netns.create()
         self.path = netns.path_of(self._fd)
@@ -115,10 +121,16 @@ class KernelGateway:
 
     def _configure(self) -> None:
         def write_sysctls() -> None:
-            for name, value in _SYSCTLS.items():
+            for name, value in self.sysctls.items():
                 Path("/proc/sys", name).write_text(value)
 
         netns.run_inside(self.path, write_sysctls)
+        self._run("ip", "-batch", "-", feed="\n".join(self.commands()) + "\n")
+        program, rules = self.rules
+        self._run(program, feed=rules)
+
+    def commands(self) -> list[str]:
+        """What `ip` is told: addresses, routes and neighbours that need not be asked for."""
         commands = []
         for name, mac, address, mtu in (("inside", GATEWAY_MAC, f"{GATEWAY}/16", 1500),
                                         ("outside", UPLINK_MAC, f"{EXTERNAL}/24", OUTSIDE_MTU)):
@@ -129,8 +141,7 @@ class KernelGateway:
         outside |= {ip: OUTSIDE_MAC for ip in REMOTES if ip.startswith("198.51.100.")}
         for name, neighbours in (("inside", inside), ("outside", outside)):
             commands += [f"neigh replace {ip} lladdr {mac} dev {name} nud permanent" for ip, mac in neighbours.items()]
-        self._run("ip", "-batch", "-", feed="\n".join(commands) + "\n")
-        self._run("iptables-restore", feed=_RULES)
+        return commands
 
     def _run(self, *command: str, feed: str) -> None:
         done = subprocess.run(["nsenter", f"--net={self.path}", "--", *command], input=feed, text=True, capture_output=True,
@@ -142,26 +153,32 @@ class KernelGateway:
         for frame in frames:
             os.write(self._taps[side], frame)
         self._count += 1
-        for name, frame in _markers(self._count).items():
+        for name, frame in self.markers(self._count).items():
             os.write(self._taps[name], frame)
         return [(name, frame) for name in ("inside", "outside") for frame in self._read_to_marker(name)]
 
     def _read_to_marker(self, name: str) -> list[bytes]:
         fd, tail = self._taps[name], self._count.to_bytes(8, "big")
-        marker = socket.inet_aton(MARKER_OUTSIDE if name == "inside" else MARKER_INSIDE)
         found: list[bytes] = []
         deadline = time.monotonic() + _MARKER_WAIT_S
         while select.select([fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
             frame = os.read(fd, _FRAME_BYTES)
-            if frame[26:30] != marker:
+            if not self.is_marker(frame):
                 found.append(frame)
             elif frame[-8:] == tail:
                 return found
         raise AssertionError(f"the marker did not come out {name}; before it came {found}")
 
+    def markers(self, count: int) -> dict[str, bytes]:
+        """The frames that end what was sent so far: one for each side, with the number behind."""
+        return _markers(count)
+
+    def is_marker(self, frame: bytes) -> bool:
+        return frame[26:30] in (socket.inet_aton(MARKER_OUTSIDE), socket.inet_aton(MARKER_INSIDE))
+
     def flush(self) -> None:
         """Forget all flows."""
-        message = struct.pack("=IHHIIBBH", 20, _CT_DELETE, _NLM_F_REQUEST | _NLM_F_ACK, 1, 0, _AF_INET, 0, 0)
+        message = struct.pack("=IHHIIBBH", 20, _CT_DELETE, _NLM_F_REQUEST | _NLM_F_ACK, 1, 0, self.family, 0, 0)
         self._netlink.send(message)
         (error,) = struct.unpack_from("=i", self._netlink.recv(4096), 16)
         assert error == 0, os.strerror(-error)
@@ -179,7 +196,7 @@ class KernelGateway:
         for fd in (*self._taps.values(), self._table, self._fd):
             os.close(fd)
 
-    def __enter__(self) -> KernelGateway:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -28,6 +28,8 @@ STEP_S = 0.1
 class NatgwGateway:
     """A new datapath for each sequence of packets."""
 
+    macs = HOSTS
+
     def __init__(self) -> None:
         self.now = 100.0
         self.verdict = Verdict.ABSORBED
@@ -63,7 +65,7 @@ class NatgwGateway:
         """Let frames come in at a side; gives all that leaves because of them, as (side, frame), inside first."""
         self.now += STEP_S
         for frame in frames:
-            by_mac = next((self._ports[ip] for ip, mac in HOSTS.items() if frame[6:12] == mac_bytes(mac)), None)
+            by_mac = next((self._ports[ip] for ip, mac in self.macs.items() if frame[6:12] == mac_bytes(mac)), None)
             port = self._outside if side == "outside" else by_mac
             assert port is not None
             self._feed(port.receive, frame)

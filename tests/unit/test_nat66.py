@@ -282,6 +282,14 @@ def test_too_big_for_the_uplink(lab: Lab6) -> None:
     assert lab.send("a", from_a6(UDP(sport=45000, dport=53) / bytes(1352))).verdict is Verdict.TRANSLATED_OUT
 
 
+def test_a_ping_larger_than_the_link_that_the_answer_goes_by() -> None:
+    """It counted as answered, and nothing was sent."""
+    lab = Lab6(uplink_mtu=1400, exclusive=True)
+    out = lab.send("uplink", from_outside6(ICMPv6EchoRequest(data=bytes(1353))))
+    assert (out.verdict, out.sent) == (Verdict.DROP_TOO_BIG, [])
+    assert lab.send("uplink", from_outside6(ICMPv6EchoRequest(data=bytes(1352)))).verdict is Verdict.ECHO_ANSWERED
+
+
 def test_a_tcp_superframe_is_made_to_fit(lab: Lab6) -> None:
     lab = Lab6(uplink_mtu=1400)
     established(lab)
