@@ -22,16 +22,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from natgw.datapath import (
-    Datapath,
-    DatapathConfig,
-    NetworkConfig,
-    Port,
-    PortKind,
-    Publication,
-    Route,
-    UplinkConfig,
-)
+from natgw.datapath import Datapath, DatapathConfig, NetworkConfig, Port, PortKind, Publication, Route, UplinkConfig
 from natgw.datapath.config import TransportName
 from natgw.wire.checksum import ones_sum
 from natgw.wire.ethernet import ETH, L3, parse_mac

@@ -9,10 +9,10 @@ own drivers do: a newer Docker may say more.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_address, ip_interface
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from natgw.control.model import PublishedPort
 from natgw.control.portspec import PortBinding
@@ -21,6 +21,17 @@ from natgw.wire.ethernet import parse_mac
 
 Record = dict[str, Any]
 Value = TypeVar("Value")
+Address = TypeVar("Address", IPv4Address, IPv6Address)
+AddressOut = TypeVar("AddressOut", IPv4Address, IPv6Address, covariant=True)
+Subnet = TypeVar("Subnet", IPv4Network, IPv6Network)
+
+
+class Interface(Protocol[AddressOut]):
+    """An address with its length: IPv4Interface or IPv6Interface."""
+
+    @property
+    def ip(self) -> AddressOut: ...
+
 
 GENERIC = "com.docker.network.generic"
 ENABLE_IPV6 = "com.docker.network.enable_ipv6"
@@ -34,30 +45,20 @@ NUMBERS = {name: number for number, name in PROTOCOLS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class IpamData:
-    """One entry of IPv4Data: a subnet as an IPAM driver chose it. `space` tells which driver that was."""
+class IpamData(Generic[Subnet, Address]):
+    """One entry of IPv4Data or IPv6Data: a subnet as an IPAM driver chose it. `space` tells which driver that was."""
 
     space: str
-    subnet: IPv4Network
-    gateway: IPv4Address | None
-    aux: Mapping[str, IPv4Address]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ipam6Data:
-    """The same of IPv6Data."""
-
-    space: str
-    subnet: IPv6Network
-    gateway: IPv6Address | None
-    aux: Mapping[str, IPv6Address]
+    subnet: Subnet
+    gateway: Address | None
+    aux: Mapping[str, Address]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CreateNetwork:
     network_id: str
-    ipam: IpamData
-    ipam6: Ipam6Data | None = None
+    ipam: IpamData[IPv4Network, IPv4Address]
+    ipam6: IpamData[IPv6Network, IPv6Address] | None = None
     ipv6: bool = False
     internal: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
@@ -118,8 +119,8 @@ def text_of(request: Record, key: str) -> str:
 def create_network(request: Record) -> CreateNetwork:
     """Raises NatgwError, also for more than one IPv4 subnet."""
     options = _typed(request, "Options", dict, {})
-    data = [_ipam(each) for each in _records(request, "IPv4Data")]
-    data6 = [_ipam6(each) for each in _records(request, "IPv6Data")]
+    data = [_ipam(each, IPv4Network, IPv4Interface) for each in _records(request, "IPv4Data")]
+    data6 = [_ipam(each, IPv6Network, IPv6Interface) for each in _records(request, "IPv6Data")]
     if len(data) != 1 or len(data6) > 1:
         raise NatgwError("a network of natgw's has one IPv4 subnet, and one of IPv6 at most: give --subnet once for each")
     return CreateNetwork(
@@ -178,20 +179,12 @@ def _binding(entry: Record) -> PortBinding:
     return PortBinding(protocol, _optional(entry, "HostIP", ip_address), range(first, last + 1) if first else range(0), port)
 
 
-def _ipam(entry: Record) -> IpamData:
-    gateway = _optional(entry, "Gateway", IPv4Interface)
-    return IpamData(
-        space=_typed(entry, "AddressSpace", str, ""), subnet=_required(entry, "Pool", IPv4Network),
-        gateway=None if gateway is None else gateway.ip,
-        aux={name: _parsed(name, text, IPv4Interface).ip for name, text in _typed(entry, "AuxAddresses", dict, {}).items()})
-
-
-def _ipam6(entry: Record) -> Ipam6Data:
-    gateway = _optional(entry, "Gateway", IPv6Interface)
-    return Ipam6Data(
-        space=_typed(entry, "AddressSpace", str, ""), subnet=_required(entry, "Pool", IPv6Network),
-        gateway=None if gateway is None else gateway.ip,
-        aux={name: _parsed(name, text, IPv6Interface).ip for name, text in _typed(entry, "AuxAddresses", dict, {}).items()})
+def _ipam(entry: Record, subnet: Callable[[str], Subnet], interface: Callable[[str], Interface[Address]]
+          ) -> IpamData[Subnet, Address]:
+    gateway: Interface[Address] | None = _optional(entry, "Gateway", interface)
+    aux = {name: _parsed(name, text, interface) for name, text in _typed(entry, "AuxAddresses", dict, {}).items()}
+    return IpamData(space=_typed(entry, "AddressSpace", str, ""), subnet=_required(entry, "Pool", subnet),
+                    gateway=None if gateway is None else gateway.ip, aux={name: found.ip for name, found in aux.items()})
 
 
 def _typed(record: Record, key: str, kind: type[Value], otherwise: Value) -> Value:
