@@ -484,7 +484,9 @@ def test_inspect(natgw: Callable[..., str], daemon: FakeDaemon) -> None:
 
 @pytest.mark.parametrize(("target", "sent"), [("lab", "lab"), ("4711", "4711"), ("/proc/1/ns/net", "/proc/1/ns/net"),
                                               ("./here", "{cwd}/here"), ("../up/there", "{parent}/up/there")])
-def test_attach(natgw: Callable[..., str], daemon: FakeDaemon, target: str, sent: str) -> None:
+def test_attach(natgw: Callable[..., str], daemon: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str,
+                sent: str) -> None:
+    monkeypatch.chdir(tmp_path)  # wherever the tests are started: the parent of a checkout may be /
     assert natgw("attach", target, "--name", "lab", "-p", "80:80", "--ifname", "net1") == "2" * 64 + "\n"
     assert daemon.wait_for("attach") == ({
         "target": sent.format(cwd=Path.cwd(), parent=Path.cwd().parent), "name": "lab", "publish": ["80:80"], "link": None,
