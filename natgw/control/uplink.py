@@ -128,7 +128,7 @@ class UplinkManager:
         self._entries.append(entry)
         self._guard = guard
         await asyncio.to_thread(guard.attach, [interface.ip for interface in state.addresses])
-        link = await asyncio.to_thread(links.open_uplink, state.ifname)
+        link = await asyncio.to_thread(links.open_uplink, state.ifname, state)
         self._link = link
         self._state = state
         self._port = self._datapath.set_uplink(state.ifname, self._pump.transmitter(link), _config(state),

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from natgw.errors import Conflict, NatgwError
+from natgw.errors import Conflict, NatgwError, NotFound
 from natgw.host import interfaces
 from natgw.host.bpf import MAP_LOOKUP_ELEM, R0, R1, R2, R6, R7, R8, R10, Assembler, B, BpfHash, H, W, load_classifier
 from natgw.host.netlink import NetlinkError, netlink
@@ -228,7 +228,7 @@ class Guard:
         self._map6 = BpfHash(_KEY6_BYTES, 1, _MAX_ENTRIES)
         try:
             with self._program() as program, netlink() as ipr:
-                ipr.tc("replace-filter", "bpf", interfaces.index_of(ipr, self.ifname), **_filter(program))
+                ipr.tc("replace-filter", "bpf", interfaces.index_of(self.ifname), **_filter(program))
         except NetlinkError as error:
             self._map6.close()
             self._map6, self._ipv6 = None, False
@@ -249,7 +249,7 @@ class Guard:
     def _install(self, program: int) -> None:
         try:
             with netlink() as ipr:
-                index = interfaces.index_of(ipr, self.ifname)
+                index = interfaces.index_of(self.ifname)
                 self._made_qdisc = _add_clsact(ipr, index)
                 ipr.tc("add-filter", "bpf", index, **_filter(program))
                 self._attached = True
@@ -341,11 +341,11 @@ def _add_clsact(ipr: Any, index: int) -> bool:
 
 
 def _remove(ifname: str, *, qdisc: bool = True, filter_too: bool = True) -> None:
+    try:
+        index = interfaces.index_of(ifname)
+    except NotFound:
+        return
     with netlink() as ipr:
-        found = ipr.link_lookup(ifname=ifname)
-        if not found:
-            return
-        index = found[0]
         if filter_too:
             try:
                 ipr.tc("del-filter", "bpf", index, parent=INGRESS, prio=PRIORITY, handle=1, protocol=ETH_P_ALL)

@@ -45,7 +45,7 @@ def _set_default_route(ifname: str, gateway: IPv4Address | IPv6Address, instead_
     family = _AF_INET if gateway.version == 4 else _AF_INET6
     try:
         with netlink() as ipr:
-            index = interfaces.index_of(ipr, ifname)
+            index = interfaces.index_of(ifname)
             for route in ipr.get_routes(family=family, table=_MAIN_TABLE):
                 if route["dst_len"] == 0 and instead_of is not None and route.get_attr("RTA_GATEWAY") == instead_of:
                     ipr.route("del", **_default(family, instead_of, route.get_attr("RTA_OIF")))

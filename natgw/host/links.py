@@ -152,7 +152,7 @@ def create_host_tap(name: str, mac: bytes, address: IPv4Interface, mtu: int, *, 
                 _quiet_ipv6(name)
             else:
                 _router_ipv6(name)
-            index = interfaces.index_of(ipr, name)
+            index = interfaces.index_of(name)
             ipr.link("set", index=index, address=mac.hex(":"), mtu=mtu, txqlen=TAP_QUEUE_FRAMES)
             ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen,
                      broadcast=str(address.network.broadcast_address))
@@ -196,7 +196,7 @@ def create_container_veth(netns: str, *, ifname: str = "eth0", mac: bytes, addre
     try:
         _keep_host_out(host_name)
         with _configuring(host_name), netlink() as ipr:
-            index = interfaces.index_of(ipr, host_name)
+            index = interfaces.index_of(host_name)
             ipr.link("set", index=index, mtu=mtu, state="up")
         run_inside(netns, configure_inside, ifname, ifname, mac, address, gateway, mtu, ipv6)
         handle = open_packet_socket(host_name)
@@ -207,9 +207,9 @@ def create_container_veth(netns: str, *, ifname: str = "eth0", mac: bytes, addre
                 udp_offload=offload and kernel_knows_udp_superframes(), handle=handle, delete=host_name)
 
 
-def open_uplink(ifname: str) -> Link:
-    """A packet socket on an interface that is there. Raises NotFound."""
-    state = interfaces.read_uplink(ifname)
+def open_uplink(ifname: str, known: interfaces.UplinkState | None = None) -> Link:
+    """A packet socket on an interface that is there, `known` being what was read of it just now. Raises NotFound."""
+    state = known or interfaces.read_uplink(ifname)
     handle = open_packet_socket(ifname)
     return Link(ifname, "packet", handle.fileno(), state.mtu, state.mac, offload=True,
                 udp_offload=kernel_knows_udp_superframes(), handle=handle)
@@ -250,7 +250,7 @@ def configure_inside(temporary: str, ifname: str, mac: bytes, address: IPv4Inter
     Without an IPv4 address the interface is left for a DHCP client to configure.
     """
     with _configuring(ifname), netlink() as ipr:
-        index = interfaces.index_of(ipr, temporary)
+        index = interfaces.index_of(temporary)
         ipr.link("set", index=index, ifname=ifname, address=mac.hex(":"), mtu=mtu, txqlen=TAP_QUEUE_FRAMES)
         if address is not None:
             ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen,
@@ -297,7 +297,7 @@ def _interface_names() -> list[str]:
 
 def _move(ifname: str, netns: str) -> None:
     with _configuring(ifname), _namespace(netns) as fd, netlink() as ipr:
-        ipr.link("set", index=interfaces.index_of(ipr, ifname), net_ns_fd=fd)
+        ipr.link("set", index=interfaces.index_of(ifname), net_ns_fd=fd)
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from natgw.errors import NotFound
+from natgw.host.interfaces import index_of
 from natgw.host.netlink import netlink
 from natgw.host.netns import run_inside
 
@@ -29,11 +31,11 @@ def interface(namespace: str, ifname: str) -> Interface | None:
 
 
 def _interface(ifname: str) -> Interface | None:
+    try:
+        index = index_of(ifname)
+    except NotFound:
+        return None
     with netlink() as ipr:
-        found = ipr.link_lookup(ifname=ifname)
-        if not found:
-            return None
-        index = found[0]
         link = ipr.get_links(index)[0]
         addresses = tuple(f"{message.get_attr('IFA_LOCAL') or message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}"
                           for message in ipr.get_addr(index=index))

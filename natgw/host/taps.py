@@ -47,7 +47,7 @@ def create_persistent(mac: bytes, mtu: int, *, offload: bool = True) -> Link:
     link = _open(name, mac, mtu, offload=offload)
     try:
         with netlink() as ipr:
-            ipr.link("set", index=interfaces.index_of(ipr, name), address=mac.hex(":"), mtu=mtu,
+            ipr.link("set", index=interfaces.index_of(name), address=mac.hex(":"), mtu=mtu,
                      txqlen=links.TAP_QUEUE_FRAMES)
         fcntl.ioctl(link.fd, TUNSETPERSIST, 1)
     except BaseException:
