@@ -20,7 +20,8 @@ def _are_keys(value: object) -> bool:
 KEY: Fields = {"network": NEEDED_TEXT, "container_id": NEEDED_TEXT, "ifname": NEEDED_TEXT}
 ADD: Fields = {
     **KEY, "netns": NEEDED_TEXT, "name": TEXT, "aliases": TEXTS,
-    "subnet": TEXT, "gateway": TEXT, "ip_range": TEXT, "mtu": INTEGER, "link": TEXT, "internal": FLAG, "masquerade": FLAG_ON,
+    "subnet": TEXT, "gateway": TEXT, "ip_range": TEXT, "ipv6": FLAG, "subnet6": TEXT, "gateway6": TEXT, "ip_range6": TEXT,
+    "mtu": INTEGER, "link": TEXT, "internal": FLAG, "masquerade": FLAG_ON,
     "icc": FLAG_ON, "default_route": FLAG_ON, "ips": TEXTS, "mac": TEXT, "publish": TEXTS,
     "ingress_rate": INTEGER, "ingress_burst": INTEGER, "egress_rate": INTEGER, "egress_burst": INTEGER,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ def directories(function: Any) -> Any:
     natgw cni install
     # a second network, with addresses of one's own choice
     natgw cni install --name lab --subnet 10.89.0.0/24
+    natgw cni install --name both --ipv6
     # where this podman looks (podman info; network_config_dir and cni_plugin_dirs in containers.conf)
     natgw cni install --conf-dir /etc/containers/cni --bin-dir /usr/local/lib/cni
 """)
@@ -53,6 +54,9 @@ def directories(function: Any) -> Any:
 @click.option("--name", default="natgw", show_default=True, metavar="NAME", help="The network's name.")
 @click.option("--subnet", callback=parsed(IPv4Network), metavar="CIDR", help="Its addresses  [default: the next free ones]")
 @click.option("--gateway", callback=parsed(IPv4Address), metavar="A", help="natgw's address in it  [default: its first]")
+@click.option("--ipv6", is_flag=True, help="With IPv6 too, translated as IPv4 is.")
+@click.option("--subnet6", callback=parsed(IPv6Network), metavar="CIDR",
+              help="Its IPv6 addresses, with --ipv6  [default: a unique local /64]")
 @click.option("--mtu", type=click.IntRange(68, 65521), metavar="BYTES", help="MTU of the containers' interfaces.")
 @click.option("--link", type=LINKS, help="How its containers are plugged in  [default: that of natgw up]")
 @click.option("--internal", is_flag=True, help="Without a way to the outside.")

@@ -31,9 +31,10 @@ _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 _CONFIG_KEYS = {
     "cniVersion": str, "name": str, "type": str, "args": dict, "capabilities": dict, "runtimeConfig": dict, "prevResult": dict,
     "dns": dict, "ipam": dict, "ipMasq": bool, "isGateway": bool, "isDefaultGateway": bool, "internal": bool, "icc": bool,
+    "ipv6": bool,
     "mtu": int, "link": str, "network": str, "socket": str,
 }
-_IPAM_KEYS = {"type": str, "subnet": str, "gateway": str, "ipRange": str}
+_IPAM_KEYS = {"type": str, "subnet": str, "gateway": str, "ipRange": str, "subnet6": str, "gateway6": str, "ipRange6": str}
 _DNS_KEYS = {"nameservers": list, "domain": str, "search": list, "options": list}
 _RUNTIME_KEYS = {"portMappings": list, "ips": list, "mac": str, "bandwidth": dict, "dns": dict, "aliases": dict}
 _MAPPING_KEYS = {"hostPort": int, "containerPort": int, "protocol": str, "hostIP": str}
@@ -73,6 +74,8 @@ class Call:
             **self.key(), "netns": self.netns,
             "name": self._container_name(), "aliases": _aliases(runtime, self.name),
             "subnet": ipam.get("subnet"), "gateway": ipam.get("gateway"), "ip_range": ipam.get("ipRange"),
+            "ipv6": config.get("ipv6", False), "subnet6": ipam.get("subnet6"), "gateway6": ipam.get("gateway6"),
+            "ip_range6": ipam.get("ipRange6"),
             "mtu": config.get("mtu") or None, "link": config.get("link"), "internal": config.get("internal", False),
             "masquerade": config.get("ipMasq", True), "icc": config.get("icc", True),
             "default_route": config.get("isDefaultGateway", True),

@@ -14,13 +14,14 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 from natgw.control import netoptions
 from natgw.control.connecting import parse_station
 from natgw.control.endpoints import Endpoints
 from natgw.control.ipam import check_subnet
+from natgw.control.ipam6 import check_subnet6
 from natgw.control.model import SHORT_ID, Endpoint, Network
 from natgw.control.networks import Networks
 from natgw.control.options import check_link, check_mtu
@@ -145,8 +146,12 @@ class Attachments:
         network = next((one for one in self._networks.all() if one.name == wanted.name), None)
         if network is None:
             return await self._networks.create(wanted)
-        addresses = network.addresses
-        for what, theirs, ours in (("subnet", addresses.subnet, wanted.subnet), ("gateway", addresses.gateway, wanted.gateway)):
+        addresses, ipam6 = network.addresses, network.ipam6
+        if wanted.ipv6 and ipam6 is None:
+            raise InvalidConfig(f"network {network.name} is there without IPv6, which the configuration asks for")
+        for what, theirs, ours in (
+                ("subnet", addresses.subnet, wanted.subnet), ("gateway", addresses.gateway, wanted.gateway),
+                ("subnet", ipam6 and ipam6.subnet, wanted.subnet6), ("gateway", ipam6 and ipam6.gateway, wanted.gateway6)):
             if ours is not None and ours != theirs:
                 raise InvalidConfig(f"network {network.name} is there with the {what} {theirs}, the configuration says {ours}")
         return network
@@ -261,6 +266,7 @@ def _network_request(request: Record) -> NetworkRequest:
     subnet, gateway = _parsed(IPv4Network, request, "subnet"), _parsed(IPv4Address, request, "gateway")
     ip_range, mtu = _parsed(IPv4Network, request, "ip_range"), request.get("mtu")
     options = {}
+    ipv6 = _ipv6_of(request)
     try:
         if subnet is not None:
             check_subnet(subnet)
@@ -268,13 +274,29 @@ def _network_request(request: Record) -> NetworkRequest:
             options[netoptions.MTU] = str(check_mtu(mtu))
     except NatgwError as error:
         raise InvalidConfig(str(error)) from None
-    if subnet is None and (gateway is not None or ip_range is not None):
-        raise InvalidConfig("a gateway or a range of addresses needs the subnet that it is in")
+    for needed, *needing in ((subnet, gateway, ip_range), (ipv6["subnet6"], ipv6["gateway6"], ipv6["ip_range6"])):
+        if needed is None and any(needing):
+            raise InvalidConfig("a gateway or a range of addresses needs the subnet that it is in")
     for key, name in (("masquerade", "enable_ip_masquerade"), ("icc", "enable_icc")):
         if not request.get(key, True):
             options[netoptions.BRIDGE + name] = "false"
-    return NetworkRequest(name=request["network"], owner="cni", subnet=subnet, gateway=gateway, ip_range=ip_range,
+    return NetworkRequest(name=request["network"], owner="cni", subnet=subnet, gateway=gateway, ip_range=ip_range, **ipv6,
                           internal=request.get("internal", False), options=options)
+
+
+def _ipv6_of(request: Record) -> Record:
+    """What a NetworkRequest says of IPv6."""
+    found = {"subnet6": _parsed(IPv6Network, request, "subnet6"), "gateway6": _parsed(IPv6Address, request, "gateway6"),
+             "ip_range6": _parsed(IPv6Network, request, "ip_range6")}
+    ipv6 = request.get("ipv6", False)
+    if any(found.values()) and not ipv6:
+        raise InvalidConfig('IPv6 addresses need "ipv6": true')
+    try:
+        if found["subnet6"] is not None:
+            check_subnet6(found["subnet6"])
+    except NatgwError as error:
+        raise InvalidConfig(str(error)) from None
+    return {"ipv6": ipv6, **found}
 
 
 def _endpoint_request(request: Record) -> EndpointRequest:

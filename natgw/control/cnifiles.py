@@ -16,13 +16,14 @@ import secrets
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
 import natgw
 from natgw.cni.call import VERSIONS, valid_network_name
 from natgw.control.ipam import check_subnet
+from natgw.control.ipam6 import check_subnet6
 from natgw.errors import Conflict, NatgwError, NotFound
 
 PLUGIN = "natgw-cni"
@@ -57,6 +58,8 @@ class CniNetwork:
     mtu: int | None = None
     link: str | None = None
     internal: bool = False
+    ipv6: bool = False
+    subnet6: IPv6Network | None = None
     socket: Path | None = None
 
     def __post_init__(self) -> None:
@@ -67,12 +70,17 @@ class CniNetwork:
             check_subnet(self.subnet)
         if self.gateway is not None and (self.subnet is None or self.gateway not in self.subnet):
             raise NatgwError(f"gateway {self.gateway} is not an address of the subnet: give --subnet with it")
+        if self.subnet6 is not None:
+            check_subnet6(self.subnet6)
+            if not self.ipv6:
+                raise NatgwError("--subnet6 needs --ipv6")
 
     def conflist(self) -> dict[str, Any]:
         """The configuration as engines read it."""
-        ipam = {key: str(value) for key, value in (("subnet", self.subnet), ("gateway", self.gateway)) if value is not None}
+        addresses = {"subnet": self.subnet, "gateway": self.gateway, "subnet6": self.subnet6}
+        ipam = {key: str(value) for key, value in addresses.items() if value is not None}
         plugin: dict[str, Any] = {"type": PLUGIN, "capabilities": dict.fromkeys(CAPABILITIES, True)}
-        chosen = {"ipam": ipam, "mtu": self.mtu, "link": self.link, "internal": self.internal,
+        chosen = {"ipam": ipam, "mtu": self.mtu, "link": self.link, "internal": self.internal, "ipv6": self.ipv6,
                   "socket": None if self.socket is None else str(self.socket)}
         plugin |= {key: value for key, value in chosen.items() if value}
         return {"cniVersion": CONF_VERSION, "cniVersions": list(VERSIONS), "name": self.name, "plugins": [plugin]}

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -43,6 +43,11 @@ def test_install_and_uninstall(natgw: Callable[..., Result], tmp_path: Path, soc
         "type": "natgw-cni", "capabilities": dict.fromkeys(cnifiles.CAPABILITIES, True),
         "ipam": {"subnet": "10.89.0.0/24", "gateway": "10.89.0.9"}, "mtu": 1400, "link": "veth", "internal": True,
         "socket": str(socket_path)}]
+    assert natgw("install", "--name", "both", "--ipv6", "--subnet6", "fd00:89::/64").exit_code == 0
+    both = tmp_path / "conf" / "both.conflist"
+    asked = json.loads(both.read_text())["plugins"][0]
+    assert (asked["ipv6"], asked["ipam"]) == (True, {"subnet6": "fd00:89::/64"})
+    assert natgw("uninstall", "--name", "both").stdout.split() == [str(both)]
     assert json.loads(natgw("install", "--json").stdout) == [str(plugin), str(tmp_path / "conf" / "natgw.conflist")]
     assert natgw("uninstall", "--name", "lab").stdout.split() == [str(conf)]
     assert files(tmp_path) == ["natgw-cni", "natgw.conflist"]
@@ -96,6 +101,8 @@ def test_installing_again_changes_the_network(tmp_path: Path) -> None:
         (lambda: CniNetwork(name="../x"), "invalid network name"),
         (lambda: CniNetwork(subnet=IPv4Network("127.0.0.0/8")), "no host can have"),
         (lambda: CniNetwork(gateway=IPv4Address("10.0.0.1")), "give --subnet with it"),
+        (lambda: CniNetwork(subnet6=IPv6Network("fd00::/64")), "--subnet6 needs --ipv6"),
+        (lambda: CniNetwork(ipv6=True, subnet6=IPv6Network("fe80::/64")), "no host can have"),
     ])
 def test_what_makes_no_sense(network: Callable[[], CniNetwork], said: str) -> None:
     with pytest.raises(NatgwError, match=said):

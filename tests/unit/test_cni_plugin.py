@@ -72,20 +72,22 @@ def test_the_result_in_each_version(daemon: FakeDaemon, version: str) -> None:
 
 def test_what_is_asked_for_reaches_the_daemon(daemon: FakeDaemon) -> None:
     wanted = config(
-        ipam={"subnet": "10.88.0.0/16", "gateway": "10.88.0.254", "ipRange": "10.88.1.0/24"}, mtu=1400, link="veth",
+        ipam={"subnet": "10.88.0.0/16", "gateway": "10.88.0.254", "ipRange": "10.88.1.0/24", "subnet6": "fd00:88::/64",
+              "gateway6": "fd00:88::fe", "ipRange6": "fd00:88::1:0/112"}, ipv6=True, mtu=1400, link="veth",
         internal=True, ipMasq=False, icc=False, isDefaultGateway=False, isGateway=True, args={"cni": {"ips": ["10.88.1.1"]}},
         runtimeConfig={
             "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
                              {"hostPort": 53, "containerPort": 5353, "protocol": "UDP", "hostIP": "127.0.0.1"},
                              {"hostPort": 1, "containerPort": 2, "hostIP": "::1"}],
-            "ips": ["10.88.1.9/16"], "mac": "02:00:00:00:00:01", "aliases": {"lab": ["www"], "other": ["no"]},
+            "ips": ["10.88.1.9/16", "fd00:88::9/64"], "mac": "02:00:00:00:00:01", "aliases": {"lab": ["www"], "other": ["no"]},
             "bandwidth": {"ingressRate": 8000, "ingressBurst": 800, "egressRate": 0, "egressBurst": 2147483647}})
     assert plugin("ADD", wanted, CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAME=web;K8S_POD_NAMESPACE=web;IP=10.88.1.2")[0] == 0
     (asked,) = daemon.cni.requests
     assert asked == {
         "network": "lab", "container_id": "c1", "ifname": "eth0", "netns": "/run/netns/pod", "name": "web", "aliases": ["www"],
         "subnet": "10.88.0.0/16", "gateway": "10.88.0.254", "ip_range": "10.88.1.0/24", "mtu": 1400, "link": "veth",
-        "internal": True, "masquerade": False, "icc": False, "default_route": False, "ips": ["10.88.1.9"],
+        "ipv6": True, "subnet6": "fd00:88::/64", "gateway6": "fd00:88::fe", "ip_range6": "fd00:88::1:0/112",
+        "internal": True, "masquerade": False, "icc": False, "default_route": False, "ips": ["10.88.1.9", "fd00:88::9"],
         "mac": "02:00:00:00:00:01",
         "publish": ["8080:80/tcp", "127.0.0.1:53:5353/udp", "[::1]:1:2/tcp"],
         "ingress_rate": 8000, "ingress_burst": 800, "egress_rate": None, "egress_burst": 2147483647,
