@@ -130,7 +130,8 @@ def _cut(src: str, dst: str, protocol: int, body: bytes, envelope: Envelope, pie
     return made
 
 
-def _transport(step: Segment, external_port: int) -> bytes:
+def transport_body(step: Segment, external_port: int) -> bytes:
+    """The transport header without its checksum, and the payload; the same for both versions of IP."""
     conversation = step.conversation
     near = external_port if step.inward else conversation.port
     protocol, far = conversation.protocol, conversation.remote_port
@@ -145,9 +146,13 @@ def _transport(step: Segment, external_port: int) -> bytes:
         body = struct.pack("!HHHH", sport, dport, 8 + len(step.payload), 0)
     else:
         body = struct.pack("!BBHHH", step.query, 0, 0, near, 1)
-    body += step.payload
+    return body + step.payload
+
+
+def _transport(step: Segment, external_port: int) -> bytes:
+    conversation = step.conversation
     src, dst = (conversation.remote, EXTERNAL) if step.inward else (conversation.host, conversation.remote)
-    return _with_checksum(protocol, src, dst, body, step.checksum)
+    return _with_checksum(conversation.protocol, src, dst, transport_body(step, external_port), step.checksum)
 
 
 def _with_checksum(protocol: int, src: str, dst: str, body: bytes, kind: str) -> bytes:

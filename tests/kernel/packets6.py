@@ -12,7 +12,7 @@ import struct
 from natgw.wire.checksum import checksum, fold, pseudo_sum
 from tests.kernel.addresses import mac_bytes
 from tests.kernel.addresses6 import EXTERNAL6, GATEWAY_MAC, HOSTS6, OUTSIDE_MAC, UPLINK_MAC
-from tests.kernel.packets import ACK, SYN, TCP, UDP, Conversation, Envelope, Error, Segment, Step
+from tests.kernel.packets import ACK, TCP, UDP, Conversation, Envelope, Error, Segment, Step, transport_body
 
 ICMPV6 = 58
 ECHO6, ECHO_REPLY6 = 128, 129
@@ -52,20 +52,8 @@ def frames6(step: Step, external_port: int) -> list[bytes]:
 
 def _transport(step: Segment, external_port: int) -> bytes:
     conversation = step.conversation
-    near = external_port if step.inward else conversation.port
-    protocol, far = conversation.protocol, conversation.remote_port
-    sport, dport = (far, near) if step.inward else (near, far)
-    if protocol == TCP:
-        ours, theirs = (5000, 1000) if step.inward else (1000, 5000)
-        seq = ours + step.seq + (0 if step.flags & SYN else 1)
-        body = struct.pack("!HHIIBBHHH", sport, dport, seq & 0xFFFFFFFF,
-                           theirs + step.ack + 1 & 0xFFFFFFFF if step.flags & ACK else 0, 0x50, step.flags, 65535, 0, 0)
-    elif protocol == UDP:
-        body = struct.pack("!HHHH", sport, dport, 8 + len(step.payload), 0)
-    else:
-        body = struct.pack("!BBHHH", step.query, 0, 0, near, 1)
     src, dst = (conversation.remote, EXTERNAL6) if step.inward else (conversation.host, conversation.remote)
-    return with_checksum(protocol, src, dst, body + step.payload, step.checksum)
+    return with_checksum(conversation.protocol, src, dst, transport_body(step, external_port), step.checksum)
 
 
 def with_checksum(protocol: int, src: str, dst: str, body: bytes, kind: str) -> bytes:
