@@ -8,7 +8,7 @@ somebody else.
 
 from __future__ import annotations
 
-from collections import deque
+from heapq import heappop, heappush
 
 _FREE, _TAKEN, _RESTING = 0, 1, 2
 
@@ -24,7 +24,7 @@ class PortPool:
         self.free = high - low + 1
         self._state = bytearray(65536)
         self._owner: dict[int, tuple[bytes, float]] = {}
-        self._resting: deque[tuple[float, int]] = deque()
+        self._resting: list[tuple[float, int]] = []  # a heap: how long ports rest may have been changed meanwhile
 
     def __contains__(self, port: int) -> bool:
         """Whether a port lies in the pool's range, free or taken."""
@@ -68,15 +68,15 @@ class PortPool:
         if rest_until and port in self:
             self._state[port] = _RESTING
             self._owner[port] = (owner, rest_until)
-            self._resting.append((rest_until, port))
+            heappush(self._resting, (rest_until, port))
             return
         self._set_free(port)
 
     def wake(self, now: float) -> None:
         """End the rest of those ports whose time is over."""
         while self._resting and self._resting[0][0] <= now:
-            until, port = self._resting.popleft()
-            # One that was taken back meanwhile, and perhaps rests once more, has an entry of its own further back.
+            until, port = heappop(self._resting)
+            # One that was taken back meanwhile, and perhaps rests once more, has another entry for that.
             if self._state[port] == _RESTING and self._owner[port][1] == until:
                 del self._owner[port]
                 self._set_free(port)

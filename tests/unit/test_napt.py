@@ -253,7 +253,7 @@ class Pools(RuleBasedStateMachine):
             self.taken.add(port)
 
     @precondition(lambda self: self.taken)
-    @rule(data=st.data(), owner=st.sampled_from((b"a", b"b")), rest_s=st.sampled_from((0.0, 2.0)))
+    @rule(data=st.data(), owner=st.sampled_from((b"a", b"b")), rest_s=st.sampled_from((0.0, 2.0, 9.0)))
     def release(self, data: st.DataObject, owner: bytes, rest_s: float) -> None:
         port = data.draw(st.sampled_from(sorted(self.taken)))
         rests = rest_s > 0 and 100 <= port <= 105
@@ -285,6 +285,17 @@ class Pools(RuleBasedStateMachine):
 
 
 TestPools = Pools.TestCase
+
+
+@pytest.mark.requirement("C2")
+def test_a_port_that_rests_for_a_shorter_time_than_another_is_free_before_it() -> None:
+    """The time was made shorter between the two releases."""
+    pool = PortPool(100, 105)
+    assert pool.take(100) and pool.take(101)
+    pool.release(100, owner=b"a", rest_until=300)
+    pool.release(101, owner=b"a", rest_until=10)
+    pool.wake(11)
+    assert (pool.is_free(100), pool.is_free(101)) == (False, True)
 
 # -- how long --------------------------------------------------------------------------------------------------------
 
