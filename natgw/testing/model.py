@@ -154,7 +154,8 @@ class NatModel:
     def advance(self, now: float, tick_s: float) -> None:
         """The clock was turned, with ticks at least every `tick_s`. It may not stand where something is just ending."""
         self.now = now
-        for number, flow in list(self.flows.items()):
+        # In the order in which they ended: a mapping's port rests from the end of its last flow on.
+        for number, flow in sorted(self.flows.items(), key=lambda item: self.deadline(item[1])):
             if self.deadline(flow) <= now:
                 del self.flows[number]
                 self._rest(flow, tick_s)
