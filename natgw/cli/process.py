@@ -61,10 +61,11 @@ def run(netns: str, command: list[str], *, env: Mapping[str, str], workdir: str,
     """
     if not os.path.isdir(workdir):
         raise CannotExecute(f"working directory {workdir} does not exist", NOT_FOUND)
-    child: list[subprocess.Popen[bytes]] = []
+    child = _Child()
 
     def start() -> subprocess.Popen[bytes]:
         use_resolv_conf(resolv_conf)
+        child.starting = True
         return subprocess.Popen(command, env=env, cwd=workdir)
 
     with _signals_left_to(child):
@@ -72,7 +73,7 @@ def run(netns: str, command: list[str], *, env: Mapping[str, str], workdir: str,
             process = run_inside(netns, start)
         except OSError as error:
             raise _cannot_execute(command[0], error) from None
-        child.append(process)
+        child.started(process)
         try:
             on_start(process.pid)
             code = process.wait()
@@ -83,15 +84,36 @@ def run(netns: str, command: list[str], *, env: Mapping[str, str], workdir: str,
     return code if code >= 0 else BY_SIGNAL - code
 
 
+class _Child:
+    """The command's process, and what came for it before it was known here: it may have begun, and been sent it too."""
+
+    def __init__(self) -> None:
+        self.starting = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._early: list[int] = []
+
+    def started(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        for number in self._early:
+            self.signal(number)
+
+    def signal(self, number: int) -> None:
+        """Let the command have a signal, unless the terminal has sent it to both. Raises KeyboardInterrupt before its start."""
+        if self._process is not None:
+            if number not in FROM_KEYBOARD or not _has_the_terminal():
+                self._process.send_signal(number)
+        elif self.starting:
+            self._early.append(number)
+        else:
+            raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
-def _signals_left_to(child: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+def _signals_left_to(child: _Child) -> Iterator[None]:
     """While the command runs, signals are for it. Handlers, unlike SIG_IGN, do not outlive its exec."""
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        if not child:
-            raise KeyboardInterrupt
-        if number not in FROM_KEYBOARD or not _has_the_terminal():
-            child[0].send_signal(number)
+        child.signal(number)
 
     before = {number: signal.getsignal(number) for number in PASSED_ON}
     for number in PASSED_ON:
