@@ -12,8 +12,9 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from natgw.wire.checksum import adjust, checksum, delta, ones_sum
 from natgw.wire.ipv4 import PROTOCOL_NUMBERS
@@ -42,6 +43,28 @@ class Tally:
     states: Counter[str] = field(default_factory=Counter)
     different: Counter[str] = field(default_factory=Counter)
     stalled: int = 0
+
+
+class Stepwise(Protocol):
+    """A comparison by either version of IP."""
+
+    tally: Tally
+
+    @property
+    def stalled(self) -> bool: ...
+
+    def step(self, step: Step) -> None: ...
+
+
+def follow(comparison: Stepwise, steps: Iterable[Step]) -> None:
+    """Take a sequence's steps. What differs in one that took too long is counted as stalled. Raises AssertionError."""
+    try:
+        for step in steps:
+            comparison.step(step)
+    except AssertionError:
+        if not comparison.stalled:
+            raise
+        comparison.tally.stalled += 1
 
 
 class Comparison:

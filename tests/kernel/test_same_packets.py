@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from tests.conftest import PROFILE
 from tests.generated import generated, note
-from tests.kernel.comparing import Comparison, Tally
+from tests.kernel.comparing import Comparison, Tally, follow
 from tests.kernel.differences import LISTED
 from tests.kernel.kernel_gateway import KernelGateway
 from tests.kernel.packets import Step
@@ -30,14 +30,7 @@ def test_the_same_packets_and_states(kernel: KernelGateway) -> None:
     @settings(max_examples=SEQUENCES)
     @given(conversing())
     def compare(steps: list[Step]) -> None:
-        comparison = Comparison(kernel, tally)
-        try:
-            for step in steps:
-                comparison.step(step)
-        except AssertionError:
-            if not comparison.stalled:
-                raise
-            tally.stalled += 1
+        follow(Comparison(kernel, tally), steps)
         note("the same packets as Linux", len(steps))
 
     compare()

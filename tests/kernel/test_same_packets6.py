@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.conftest import examples, requires
 from tests.generated import generated, note
 from tests.kernel.addresses6 import HOSTS6, REMOTES6
-from tests.kernel.comparing import Tally
+from tests.kernel.comparing import Tally, follow
 from tests.kernel.comparing6 import DIFFERENCES6, Comparison6, Difference6
 from tests.kernel.kernel_gateway6 import KernelGateway6
 from tests.kernel.packets import ACK, FIN, PSH, RST, SYN, TCP, UDP, URG, Conversation, Envelope, Error, Segment, Step
@@ -86,14 +86,7 @@ def test_the_same_packets(kernel6: KernelGateway6) -> None:
     @settings(max_examples=SEQUENCES)
     @given(conversing())
     def compare(steps: list[Step]) -> None:
-        comparison = Comparison6(kernel6, tally)
-        try:
-            for step in steps:
-                comparison.step(step)
-        except AssertionError:
-            if not comparison.stalled:
-                raise
-            tally.stalled += 1
+        follow(Comparison6(kernel6, tally), steps)
         note("the same packets of IPv6 as Linux", len(steps))
 
     compare()

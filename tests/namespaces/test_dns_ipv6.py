@@ -15,22 +15,27 @@ GATEWAY = "fd00:6::1"
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def town() -> Iterator[tuple[Lab, Namespace]]:
+    """The laboratory, and the container that asks."""
     requires("ip", "tc", "ss")
     with Lab() as made:
         made.up("--uplink", "none")
         made.natgw("network", "create", "--ipv6", "--subnet", "10.6.0.0/16", "--subnet", "fd00:6::/64", "six")
         made.natgw("network", "create", "--ipv6", "--subnet", "10.7.0.0/16", "--subnet", "fd00:7::/64", "other")
-        made.web = made.container("web", "--network", "six")  # type: ignore[attr-defined]
+        web = made.container("web", "--network", "six")
         made.container("db", "--network", "six", "--ip6", "fd00:6::db", "--network-alias", "store")
         made.container("far", "--network", "other", "--ip6", "fd00:7::fa")
-        yield made
+        yield made, web
 
 
 @pytest.fixture
-def web(lab: Lab) -> Namespace:
-    found: Namespace = lab.web  # type: ignore[attr-defined]
-    return found
+def lab(town: tuple[Lab, Namespace]) -> Lab:
+    return town[0]
+
+
+@pytest.fixture
+def web(town: tuple[Lab, Namespace]) -> Namespace:
+    return town[1]
 
 
 def dig(inside: Namespace, *words: str, server: str = "127.0.0.11") -> list[str]:
