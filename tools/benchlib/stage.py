@@ -47,12 +47,19 @@ class Stage:
             raise
 
     def run(self, namespace: str, *command: str, env: dict[str, str] | None = None) -> str:
-        """What a command prints that runs in a namespace. Raises RuntimeError with its words if it fails."""
-        done = subprocess.run(["ip", "netns", "exec", namespace, *command], capture_output=True, text=True, check=False,
-                              timeout=COMMAND_TIMEOUT_S, stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})})
+        """What a command prints that runs in a namespace. Raises RuntimeError with its words if it fails.
+
+        It prints into a file: whoever reads a pipe is woken by each line, and then takes the processor from what is measured.
+        """
+        with (self.folder / "printed").open("w+") as printed:
+            done = subprocess.run(["ip", "netns", "exec", namespace, *command], stdout=printed, stderr=subprocess.PIPE, text=True,
+                                  check=False, timeout=COMMAND_TIMEOUT_S, stdin=subprocess.DEVNULL,
+                                  env={**os.environ, **(env or {})})
+            printed.seek(0)
+            output = printed.read()
         if done.returncode:
-            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or output.strip()}")
+        return output
 
     def serve(self, namespace: str, port: int, *command: str) -> None:
         """Start a server in a namespace; back when it listens. It ends with the stage."""
