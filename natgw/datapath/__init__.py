@@ -8,7 +8,7 @@
     forward     sending, fitting to a link, refusing
     behaviour   what can be chosen: NAT types, timeouts, limits; allocation: which port a mapping gets
     tcp_state   the table of TCP transitions; tcp_window: which RST may close a flow
-    coalesce    UDP datagrams put together before they are written
+    coalesce    UDP datagrams put together before they are written; outgoing: what waits to be written
 """
 
 from natgw.datapath.behaviour import (

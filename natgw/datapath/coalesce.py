@@ -3,9 +3,8 @@
 A small packet costs its system calls. So datagrams of one flow and one size that are read in one wake-up are appended to
 one buffer, a *run*, and written once as a UDP superframe; the kernel cuts it into the same datagrams at the other end.
 Nothing is held back: the pump flushes before every wake-up ends. Each flow has a run of its own, so that flows that take
-turns are merged too (32 of them: from 0.40 of the kernel's rate to 0.87, by `tools/bench --only "32 flows"`). A frame that
-does not continue the run of its flow ends it first, and whatever takes the slow path ends all runs first: so a flow's frames
-leave in the order in which they came, and nobody promises more.
+turns are merged too (32 of them: from 0.40 of the kernel's rate to 0.87, by `tools/bench --only "32 flows"`). Which runs there
+are, and the order in which things leave, is `natgw.datapath.outgoing`'s matter.
 
 Merged is only what the receiver cannot tell apart from the datagrams sent singly: same addresses, ports, TOS, TTL and
 length; DF set (the IP id means nothing then, RFC 6864) ; and a checksum that was still to be completed, since a complete
@@ -15,7 +14,6 @@ one would be replaced, and an error in it hidden.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 
 from natgw.tables.flows import Leg
 from natgw.wire.checksum import adjust, adjust_partial, delta
@@ -28,10 +26,6 @@ HEADERS = L3 + 28
 """Bytes in a buffer before the payload: offload header, Ethernet, IPv4 without options, UDP."""
 _MAX_BYTES = L3 + 65535
 _U16 = struct.Struct("!H")
-
-
-MAX_RUNS = 64
-"""Flows that may have a run at a time, each with a buffer of 64 KiB."""
 
 
 class Run:
@@ -85,36 +79,3 @@ class Run:
         # The UDP length is in the datagram and once more in the pseudo-header, of which the field holds the sum.
         _U16.pack_into(buf, L3 + 24, total - 20)
         _U16.pack_into(buf, L3 + 26, adjust_partial(_U16.unpack_from(buf, L3 + 26)[0], longer))
-
-
-class Runs:
-    """The runs of a datapath: `open` by the key of their datagrams, as they came in. Closing one writes it.
-
-    `counted(leg, more)` is told how many datagrams were merged into one of that leg.
-    """
-
-    def __init__(self, counted: Callable[[Leg, int], None]) -> None:
-        self.open: dict[bytes, Run] = {}
-        self._spare: list[Run] = []
-        self._counted = counted
-
-    def begin(self, key: bytes, buf: bytearray, end: int, leg: Leg) -> Run:
-        """A run that begins with a translated frame. The caller sets the fields to match."""
-        if len(self.open) >= MAX_RUNS:
-            self.flush()
-        run = self.open[key] = self._spare.pop() if self._spare else Run()
-        run.start(buf, end, leg)
-        return run
-
-    def close(self, key: bytes) -> None:
-        """Write the run of these datagrams."""
-        run = self.open.pop(key)
-        self._spare.append(run)
-        more = run.flush()
-        if more:
-            self._counted(run.leg, more)
-
-    def flush(self) -> None:
-        """Write all there are, in the order in which they began."""
-        for key in list(self.open):
-            self.close(key)

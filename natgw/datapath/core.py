@@ -10,12 +10,12 @@ from ipaddress import IPv4Address, IPv6Address
 
 from natgw.datapath import records, walk
 from natgw.datapath.behaviour import NatConfig
-from natgw.datapath.coalesce import Runs
 from natgw.datapath.config import DatapathConfig, NetworkConfig, PortKind, Publication, UplinkConfig
 from natgw.datapath.fastpath import build_receiver
 from natgw.datapath.forward import send_by
 from natgw.datapath.icmp_errors import translate_error
 from natgw.datapath.napt import Napt
+from natgw.datapath.outgoing import Outgoing
 from natgw.datapath.port import Port, Receive, Transmit
 from natgw.datapath.refusal import Refusal
 from natgw.datapath.sides import Bridge, Side, Uplink
@@ -47,7 +47,7 @@ class Datapath:
         self.napt = Napt(self.config, self.extras)
         self.bridges: list[Bridge] = []
         self.uplink: Uplink | None = None
-        self._runs = Runs(self._merged)
+        self.outgoing = Outgoing(self._merged)
         self._limiter = ErrorLimiter(0.0)
         self._echo_limiter = ErrorLimiter(0.0, rate=20000, burst=2000, host_rate=5000, host_burst=1000)
         self._now = 0.0
@@ -61,15 +61,18 @@ class Datapath:
     def receive(self, port: Port, buf: bytearray, n: int, now: float) -> None:
         """Take a frame of `n` bytes, offload header included, at the head of `buf`, which is changed. `now` in seconds.
 
-        `buf` must be at least 64 bytes long however short the frame is. Frames to send have gone to `transmit` of their
-        ports when `flush` has been called.
+        `buf` must be at least 64 bytes long however short the frame is. It is the datapath's until `send` or `flush` is called:
+        with that the frames to be sent go to `transmit` of their ports.
         """
         port.receive(buf, n, now)
 
+    def send(self) -> None:
+        """Send the frames that are ready; datagrams may still be put together."""
+        self.outgoing.send()
+
     def flush(self) -> None:
-        """Send what coalescing holds; to be called when no more frames are there to be read."""
-        if self._runs.open:
-            self._runs.flush()
+        """Send all there is; to be called when no more frames are there to be read."""
+        self.outgoing.flush()
 
     def _merged(self, leg: Leg, more: int) -> None:
         """Count the datagrams that were merged into one of their leg."""
@@ -287,7 +290,7 @@ class Datapath:
 
     def _receiver(self, port: Port, side: Side) -> Receive:
         if self.config.fast_path:
-            return build_receiver(self, port, side.realm, self._runs)
+            return build_receiver(self, port, side.realm)
         return lambda buf, n, now: self.slow(port, buf, n, now)
 
     def _discard(self, buf: bytearray, n: int, now: float) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from natgw.datapath.coalesce import HEADERS, Runs
+from natgw.datapath.coalesce import HEADERS
 from natgw.datapath.fastpath6 import build_receiver6
 from natgw.datapath.port import ROUTE, Port, Receive
 from natgw.datapath.tcp_state import DECIDING_FLAGS, SYN, TcpState
@@ -61,12 +61,13 @@ _ICMP_WRITE = struct.Struct("!H2s")
 _ICMP_SUM = _L4 + 2
 
 
-def build_receiver(dp: Datapath, port: Port, realm: Realm, runs: Runs) -> Receive:
+def build_receiver(dp: Datapath, port: Port, realm: Realm) -> Receive:
     """The function that takes each frame of `port`: (buffer, bytes in it, now in seconds)."""
     slow = dp.slow
     counts, extras = dp.verdicts, dp.extras
     coalesce, enter = dp.config.coalesce, dp.napt.enter
-    find_run, begin_run, close_run = runs.open.get, runs.begin, runs.close
+    outgoing = dp.outgoing
+    find_run, begin_run, close_run, put = outgoing.runs.get, outgoing.begin, outgoing.close, outgoing.frames.append
     find_port, find_plan = port.shortcuts.get, port.plans.get
     find_tcp, find_udp, find_icmp = realm.tcp.get, realm.udp.get, realm.icmp.get
     head, rewrite, write_u16 = _HEAD.unpack_from, _REWRITE.pack_into, _U16.pack_into
@@ -104,7 +105,7 @@ def build_receiver(dp: Datapath, port: Port, realm: Realm, runs: Runs) -> Receiv
                 return
             counts[bridged] += 1
             extras[fast_frames] += 1
-            target.transmit(view[:n])
+            put((target.transmit, view[:n]))
             return
 
         end = total + L3
@@ -192,6 +193,6 @@ def build_receiver(dp: Datapath, port: Port, realm: Realm, runs: Runs) -> Receiv
             run.macs, run.kind, run.total = macs, kind, total
             run.ttl_proto, run.udp_sum, run.check = ttl_proto, l4_sum, (ident + ip_sum) % 0xFFFF
             return
-        transmit(view[:end])
+        put((transmit, view[:end]))
 
     return receive

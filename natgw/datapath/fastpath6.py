@@ -46,7 +46,7 @@ def build_receiver6(dp: Datapath, realm: Realm) -> Callable[[bytearray, memoryvi
     find_tcp, find_udp, find_icmp = realm.tcp.get, realm.udp.get, realm.icmp.get
     head, ip, rewrite, write_u16 = _HEAD.unpack_from, _IP.unpack_from, _REWRITE.pack_into, _U16.pack_into
     read_tcp, read_udp, read_icmp, write_icmp = _TCP.unpack_from, _UDP.unpack_from, _ICMP.unpack_from, _ICMP_WRITE.pack_into
-    fast_frames, enter = Extra.FAST_PATH.value, dp.napt.enter
+    fast_frames, enter, put = Extra.FAST_PATH.value, dp.napt.enter, dp.outgoing.frames.append
 
     def receive(buf: bytearray, view: memoryview, n: int, now: float) -> bool:
         flags, gso, gso_bytes, csum_start = head(buf, 0)
@@ -116,7 +116,7 @@ def build_receiver6(dp: Datapath, realm: Realm) -> Callable[[bytearray, memoryvi
         leg.bytes += total
         counts[leg.fast] += 1
         extras[fast_frames] += 1
-        transmit(view[:end])
+        put((transmit, view[:end]))
         return True
 
     return receive

@@ -71,7 +71,7 @@ class Sent:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one frame. `verdict` is None as long as coalescing holds it."""
+    """What became of one frame. `verdict` is None as long as coalescing holds it; what was not flushed may be sent later."""
 
     verdict: Verdict | None
     sent: list[Sent] = field(default_factory=list)
@@ -127,8 +127,9 @@ class Lab:
         raw = frame if isinstance(frame, bytes) else vnet + bytes(frame)
         before = list(self.dp.verdicts)
         self.collected.clear()
-        self.buf[: len(raw) + len(STALE)] = raw + STALE
-        self.dp.receive(self.ports[port], self.buf, len(raw), self.now)
+        buf = self.buf if flush else bytearray(len(self.buf))  # it is the datapath's until the flush
+        buf[: len(raw) + len(STALE)] = raw + STALE
+        self.dp.receive(self.ports[port], buf, len(raw), self.now)
         if flush:
             self.dp.flush()
         counted = [verdict for verdict in Verdict for _ in range(self.dp.verdicts[verdict] - before[verdict])]

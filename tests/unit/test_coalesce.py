@@ -14,7 +14,8 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from natgw.datapath import PortKind, Verdict
-from natgw.datapath.coalesce import MAX_DATAGRAMS, MAX_RUNS
+from natgw.datapath.coalesce import MAX_DATAGRAMS
+from natgw.datapath.outgoing import MAX_RUNS
 from natgw.wire.ethernet import L3, parse_mac
 from natgw.wire.segment import segments
 from natgw.wire.vnet import GSO_UDP_L4, NEEDS_CSUM, VNET

@@ -52,8 +52,8 @@ class Stage:
         It prints into a file: whoever reads a pipe is woken by each line, and then takes the processor from what is measured.
         """
         with (self.folder / "printed").open("w+") as printed:
-            done = subprocess.run(["ip", "netns", "exec", namespace, *command], stdout=printed, stderr=subprocess.PIPE, text=True,
-                                  check=False, timeout=COMMAND_TIMEOUT_S, stdin=subprocess.DEVNULL,
+            done = subprocess.run(["ip", "netns", "exec", namespace, *command], stdout=printed, stderr=subprocess.PIPE,
+                                  text=True, check=False, timeout=COMMAND_TIMEOUT_S, stdin=subprocess.DEVNULL,
                                   env={**os.environ, **(env or {})})
             printed.seek(0)
             output = printed.read()
