@@ -1,0 +1,48 @@
+"""pyroute2, as little of it as natgw needs: how a netlink message becomes bytes and bytes a message.
+
+`import pyroute2` loads every protocol it knows (nftables, WireGuard, its database, ...), which takes longer than all the rest
+of natgw's start. So the package is entered into `sys.modules` without running its `__init__`, and what is wanted here is
+imported from its modules. Whoever asks the package for more gets more: the first unknown attribute runs `__init__` after
+all. If somebody imported pyroute2 before, nothing of this happens.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from typing import Any
+
+from natgw.errors import NatgwError
+
+
+def _enter_package(name: str) -> None:
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.loader is None:
+        raise NatgwError(f"the Python package {name} is missing: install natgw with its requirements")
+    module = importlib.util.module_from_spec(spec)
+    loader = spec.loader
+
+    def get(attribute: str) -> Any:
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        try:
+            return importlib.import_module(f"{name}.{attribute}")
+        except ModuleNotFoundError:
+            vars(module).pop("__getattr__", None)
+            loader.exec_module(module)
+            return getattr(module, attribute)
+
+    vars(module)["__getattr__"] = get
+    sys.modules[name] = module
+
+
+if "pyroute2" not in sys.modules:
+    _enter_package("pyroute2")
+
+from pyroute2.netlink import nla, nlmsg  # noqa: E402
+from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # noqa: E402
+from pyroute2.netlink.rtnl.rtmsg import rtmsg  # noqa: E402
+
+__all__ = ["NetlinkError", "ifaddrmsg", "nla", "nlmsg", "rtmsg"]
