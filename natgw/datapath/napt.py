@@ -59,7 +59,8 @@ class Napt:
         self.config = config
         self.extras = extras
         self.flows = FlowTable(config.max_flows, self._ended, _woken, config.max_awake_flows)
-        self._rng = random.Random(config.seed)
+        # What the Mersenne Twister drew tells what it will draw; who asks for no repetition gets the system's (requirement C3).
+        self._rng = random.SystemRandom() if config.seed is None else random.Random(config.seed)
         self._now = 0.0
         self._pools: dict[tuple[int, bytes], PortPool] = {}
         self._overloaded: Counter[tuple[int, bytes]] = Counter()
