@@ -269,7 +269,7 @@ def _begin_outbound(dp: Datapath, bridge: Bridge, uplink: Uplink, packet: IpPack
     if isinstance(hop, NoWay) or inside is None:
         return Verdict.DROP_NEIGHBOURS_FULL
     leg = dp.napt.outbound(packet, bridge, uplink, hop, inside, now)
-    if isinstance(leg, Leg):
+    if isinstance(leg, Leg) and packet.protocol == TCP:
         # Should the other half of a simultaneous open be waiting, this is what it waited for.
         dp.held.forget(leg.flow.reply.key)
     return leg

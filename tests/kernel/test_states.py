@@ -12,6 +12,7 @@ from tests.kernel.comparing import Comparison, Tally
 from tests.kernel.kernel_gateway import KernelGateway
 from tests.kernel.packets import ACK, ECHO, ECHO_REPLY, FIN, ICMP, PSH, RST, SYN, TCP, UDP, Conversation, Segment
 
+pytestmark = pytest.mark.requirement("T5", "U6", "I1")
 OUT, IN = False, True
 OPENED = ((OUT, SYN), (IN, SYN | ACK), (OUT, ACK))
 CLOSED = ((OUT, FIN | ACK), (IN, ACK), (IN, FIN | ACK), (OUT, ACK))

@@ -33,7 +33,7 @@ def ping(src: str, identifier: int, dst: str = FAR[0][0]) -> Packet:
     return IP(src=src, dst=dst) / ICMP(id=identifier)
 
 
-# ---- mapping and filtering (U1, U2, U8, T1) ----------------------------------------------------------------------------
+# ---- mapping and filtering (U1, U2, U8, T1) ----------------------------------------------------------------
 
 
 @pytest.mark.requirement("U1", "U2", "T1")
@@ -91,7 +91,7 @@ def test_a_filter_opens_for_the_mapping_that_was_used_and_no_other(make: object)
     assert not lab.into(make(FAR[0][0], 99, *second))
 
 
-# ---- addresses and ports (U3, U4, U5) ----------------------------------------------------------------------------------
+# ---- addresses and ports (U3, U4, U5) ----------------------------------------------------------------------
 
 
 @pytest.mark.requirement("U3")
@@ -165,7 +165,7 @@ def test_parity_is_kept_below_1024_too_and_only_if_asked_for() -> None:
     assert len({lab.seen(udp(ONE, port, *FAR[0]))[1] % 2 for port in range(5000, 5040, 2)}) == 2
 
 
-# ---- time (U6, and the requirements' table of Linux's timeouts) -----------------------------------------------------------
+# ---- time (U6, and the requirements' table of Linux's timeouts) --------------------------------------------
 
 LINUX_TCP_S = {"SYN_SENT": 120, "SYN_SENT2": 120, "SYN_RECV": 60, "ESTABLISHED": 432000, "FIN_WAIT": 120, "CLOSE_WAIT": 60,
                "LAST_ACK": 30, "TIME_WAIT": 120, "CLOSE": 10}
@@ -210,7 +210,7 @@ def test_what_the_filter_turns_away_refreshes_nothing() -> None:
     assert lab.dp.flow_records(lab.now) == []
 
 
-# ---- ICMP errors (U9) ----------------------------------------------------------------------------------------------------
+# ---- ICMP errors (U9) --------------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement("U9")
@@ -240,7 +240,7 @@ def test_no_error_from_inside_ends_a_mapping() -> None:
     assert lab.seen(udp(ONE, 5000, *FAR[1])) == external
 
 
-# ---- sizes (U10) -----------------------------------------------------------------------------------------------------------
+# ---- sizes (U10) -------------------------------------------------------------------------------------------
 
 
 def narrow() -> Gateway:
@@ -303,7 +303,7 @@ def test_too_big_for_the_peer_of_a_hairpin_is_told_to_the_sender_in_its_words() 
     assert (quoted.src, quoted[UDP].sport, quoted.dst, quoted[UDP].dport) == (B_IP, 46000, EXTERNAL, 8080)
 
 
-# ---- fragments of several packets at once (U11) ----------------------------------------------------------------------------
+# ---- fragments of several packets at once (U11) ------------------------------------------------------------
 
 
 @pytest.mark.requirement("U11", "U2")
@@ -321,7 +321,7 @@ def test_fragments_of_different_packets_are_not_mixed() -> None:
         assert bytes(packet[Raw]) == str(number).encode() * 3000
 
 
-# ---- limits and ports that rest (C1 to C3) ----------------------------------------------------------------------------------
+# ---- limits and ports that rest (C1 to C3) -----------------------------------------------------------------
 
 
 @pytest.mark.requirement("C1")
