@@ -102,7 +102,7 @@ IGNORED: dict[Direction, dict[Event, frozenset[TcpState]]] = {
 
 def next_state(state: TcpState, direction: Direction, event: Event) -> TcpState | None:
     """The state after a segment, which may be the same; None: the segment is not believable and must not pass."""
-    following = TRANSITIONS[direction].get(event, {}).get(state)
+    following = TRANSITIONS[direction][event].get(state)
     if following is not None:
         return following
     return state if state in IGNORED[direction].get(event, ()) else None
