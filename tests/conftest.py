@@ -3,9 +3,10 @@
 A test is never skipped quietly. One that needs a program or root's powers says so, with `requires()` or a
 marker; on a developer's machine without them it is listed at the end of the run, and under CI=true it fails.
 
-Hypothesis runs by one of three profiles, which HYPOTHESIS_PROFILE names. `ci`, the default under CI=true, tries the same
+Hypothesis runs by one of four profiles, which HYPOTHESIS_PROFILE names. `ci`, the default under CI=true, tries the same
 examples each time, so that what fails was broken by a change; `dev`, the default elsewhere, tries others each time;
-`nightly` tries at least 5,000 of each property. None judges by the time that an example takes: that is the machine's.
+`nightly` tries at least 5,000 of each property; `mutants` is `ci` for tools/mutants, which does not want to know the smallest
+example of what fails. None judges by the time that an example takes: that is the machine's.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tests import generated
 
@@ -27,6 +28,7 @@ T = TypeVar("T")
 _ANY_SPEED = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 settings.register_profile("dev", _ANY_SPEED)
 settings.register_profile("ci", _ANY_SPEED, derandomize=True, database=None)
+settings.register_profile("mutants", _ANY_SPEED, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
 settings.register_profile("nightly", _ANY_SPEED, max_examples=5000)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") == "true" else "dev")
 settings.load_profile(PROFILE)

@@ -115,7 +115,8 @@ UNCHANGED, NOT_BELIEVED, RESET = 0, -1, -2
 slow path judges (`tcp_window`), and a SYN always enters a state, if the same again: it says how windows are scaled."""
 
 
-def _moves(state: TcpState, direction: Direction) -> tuple[int, ...]:
+def moves_of(state: TcpState, direction: Direction) -> tuple[int, ...]:
+    """What each combination of the deciding flags leads to in a state; see `MOVES`."""
     found = []
     for flags in range(DECIDING_FLAGS + 1):
         event = event_of(flags)
@@ -132,5 +133,5 @@ def _moves(state: TcpState, direction: Direction) -> tuple[int, ...]:
 # The whole machine as one look-up, so that the fast path can ask it: before, seven of a connection's ten segments took the slow
 # path, which is eight times the work. With this alone a connection took 0.4 of the time (tools/bench core).
 MOVES: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = tuple(
-    (_moves(state, Direction.ORIGINAL), _moves(state, Direction.REPLY)) for state in TcpState)
+    (moves_of(state, Direction.ORIGINAL), moves_of(state, Direction.REPLY)) for state in TcpState)
 """By state: what a segment leads to, by its deciding flags, on the original leg and on the reply leg."""

@@ -100,8 +100,8 @@ def test_sequential_ports_go_on_after_the_last_one_round_and_round() -> None:
 
 
 def test_sequential_ports_are_counted_for_each_external_address_and_protocol() -> None:
-    chooser, other, tcp = policy(Sequential), replace(REQUEST, external_address=b"\xc6\x33\x64\x03"), replace(REQUEST, protocol=6)
-    for request in (REQUEST, other, tcp):
+    chooser, other = policy(Sequential), replace(REQUEST, external_address=b"\xc6\x33\x64\x03")
+    for request in (REQUEST, other, replace(REQUEST, protocol=6)):
         assert given(chooser, PortPool(40000, 40009), 2, request) == [40000, 40001]
     assert chooser.choose(replace(REQUEST, internal_address=b"\xac\x11\0\x03", remote_port=80), PortPool(40000, 40009)) == 40002
 
@@ -114,7 +114,7 @@ def test_sequential_ports_of_one_parity_follow_each_other_by_two() -> None:
     assert given(chooser, pool, 3, even) == [40006, 40008, 40004]
 
 
-def test_sequential_ports_begin_anew_where_the_last_one_lies_outside_the_class() -> None:
+def test_sequential_ports_change_class_and_come_back() -> None:
     chooser, pool = policy(Sequential), PortPool(1020, 1030)
     assert given(chooser, pool, 2) == [1024, 1025]
     assert given(chooser, pool, 3, replace(REQUEST, internal_port=53)) == [1022, 1023, 1020]

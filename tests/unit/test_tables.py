@@ -58,6 +58,10 @@ def test_a_station_is_forgotten_300_seconds_after_it_was_last_heard() -> None:
     assert fdb.lookup(mac(2), 399.9) == "p"
     assert fdb.expire(400.0) == 1
     assert len(fdb) == 0
+    for number in (2, 4, 6):
+        fdb.learn(mac(number), "p", 500.0 + number)
+    assert fdb.expire(804.5) == 2
+    assert fdb.lookup(mac(6), 804.5) == "p"
 
 
 @pytest.mark.requirement("B6")

@@ -26,6 +26,7 @@ from natgw.datapath.tcp_state import (
     Event,
     TcpState,
     event_of,
+    moves_of,
     next_state,
 )
 
@@ -151,11 +152,24 @@ def test_what_is_not_believable_is_refused() -> None:
 
 
 def test_the_table_that_each_segment_asks_is_the_machine() -> None:
-    for state, (number, direction), flags in product(S, enumerate(Direction), range(256)):
-        event = event_of(flags)
-        expected = None if event is None else next_state(state, direction, event)
-        move = MOVES[state][number][flags & DECIDING_FLAGS]
-        assert {NOT_BELIEVED: None, UNCHANGED: state, RESET: S.CLOSE}.get(move, move) == expected, (state, direction, flags)
+    for state, (number, direction) in product(S, enumerate(Direction)):
+        moves = moves_of(state, direction)
+        assert moves == MOVES[state][number]
+        assert len(moves) == DECIDING_FLAGS + 1
+        for flags in range(256):
+            event = event_of(flags)
+            expected = None if event is None else next_state(state, direction, event)
+            move = moves[flags & DECIDING_FLAGS]
+            assert {NOT_BELIEVED: None, UNCHANGED: state, RESET: S.CLOSE}.get(move, move) == expected, (state, direction, flags)
+
+
+def test_the_fast_path_leaves_resets_and_whatever_tells_a_scale_to_the_slow_one() -> None:
+    for state, direction in product(S, Direction):
+        moves = moves_of(state, direction)
+        assert moves[RST] == moves[RST | ACK] == (NOT_BELIEVED if state is S.NEW else RESET)
+        assert moves[SYN] != UNCHANGED and moves[SYN | ACK] != UNCHANGED
+    assert moves_of(S.ESTABLISHED, OUT)[ACK] == moves_of(S.ESTABLISHED, BACK)[ACK] == UNCHANGED
+    assert moves_of(S.SYN_RECV, BACK)[ACK] == UNCHANGED
 
 
 def test_every_state_can_be_reached_and_left() -> None:

@@ -93,12 +93,14 @@ def test_a_closed_window_takes_the_next_number() -> None:
     assert connection.state() == "CLOSE"
 
 
+@FAST
 @pytest.mark.parametrize(("host_scale", "remote_scale", "last"), [
     pytest.param(3, 0, 7999, id="both scale"), pytest.param(3, None, 999, id="the remote does not"),
     pytest.param(None, None, 999, id="none does"), pytest.param(255, 14, 16_383_999, id="more than there is")])
-def test_windows_are_scaled_as_the_handshake_says(host_scale: int | None, remote_scale: int | None, last: int) -> None:
+def test_windows_are_scaled_as_the_handshake_says(host_scale: int | None, remote_scale: int | None, last: int,
+                                                  fast_path: bool) -> None:
     for beyond, state in ((last + 1, "ESTABLISHED"), (last, "CLOSE")):
-        connection = Connection(host_scale=host_scale, remote_scale=remote_scale)
+        connection = Connection(fast_path=fast_path, host_scale=host_scale, remote_scale=remote_scale)
         connection.remote("R", THEIRS + 1 + beyond)
         assert connection.state() == state
 
@@ -134,10 +136,25 @@ def test_what_a_forger_sends_before_it_helps_no_reset() -> None:
     assert connection.state() == "ESTABLISHED"
 
 
-def test_a_refused_connection_is_closed() -> None:
+@pytest.mark.parametrize(("header", "data"), [
+    pytest.param({}, b"\x03\x03\x07", id="all of it"),
+    pytest.param({"dataofs": 6, "reserved": 2}, b"\x01\x01\x03\x03\x07", id="its last byte")])
+def test_what_a_syn_carries_behind_its_header_is_no_window_scale(header: dict[str, int], data: bytes) -> None:
+    lab = Lab(verify=False)  # scapy does not write half an option as it has read it
+    lab.send("a", from_a(TCP(sport=45000, dport=80, flags="S", seq=OURS, window=1000, **header) / data))
+    lab.send("uplink", from_outside(_segment(80, 45000, "SA", THEIRS, OURS + 1, 5000, 0)))
+    lab.send("a", from_a(_segment(45000, 80, "A", OURS + 1, THEIRS + 1, 1000, None)))
+    for beyond, state in ((1000, "ESTABLISHED"), (999, "CLOSE")):
+        lab.send("uplink", from_outside(_segment(80, 45000, "R", THEIRS + 1 + beyond, 0, 0, None)))
+        assert lab.flows()[0]["state"] == state
+
+
+@pytest.mark.parametrize(("number", "unused"), [(0, 0), (THEIRS, 0), (0, THEIRS)])
+def test_a_refused_connection_is_closed(number: int, unused: int) -> None:
+    """Whatever number the RST has, and whatever stands in the SYN where an acknowledgement would be."""
     lab = Lab()
-    lab.send("a", from_a(_segment(45000, 80, "S", OURS, 0, 1000, 7)))
-    lab.send("uplink", from_outside(_segment(80, 45000, "RA", 0, OURS + 1, 0, None)))
+    lab.send("a", from_a(_segment(45000, 80, "S", OURS, unused, 1000, 7)))
+    lab.send("uplink", from_outside(_segment(80, 45000, "RA", number, OURS + 1, 0, None)))
     assert lab.flows()[0]["state"] == "CLOSE"
 
 
@@ -152,8 +169,8 @@ def test_a_server_that_knows_nothing_of_the_old_connection_refuses_the_new_one()
 def test_the_numbers_of_a_connection_that_is_over_say_nothing_of_the_next() -> None:
     connection = Connection()
     connection.remote("R", THEIRS + 1)
-    connection.host("S", 77)
-    connection.host("R", 78)
+    connection.host("S", 77_000_000)
+    connection.host("R", 77_000_001)
     assert connection.state() == "CLOSE"
 
 
