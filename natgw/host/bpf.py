@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import struct
 from collections.abc import Sequence
 
@@ -149,10 +148,10 @@ def load_classifier(program: bytes, name: str) -> int:
 
 
 def _bpf(command: int, attributes: bytes, what: str) -> int:
-    number = _SYSCALL_NUMBERS.get(platform.machine())
+    number = _SYSCALL_NUMBERS.get(os.uname().machine)
     if number is None:
         supported: Sequence[str] = sorted(_SYSCALL_NUMBERS)
-        raise NatgwError(f"bpf(2) has no known number on {platform.machine()} (known: {', '.join(supported)}); "
+        raise NatgwError(f"bpf(2) has no known number on {os.uname().machine} (known: {', '.join(supported)}); "
                          "use --exclusive-uplink in a namespace where nothing else runs")
     buffer = ctypes.create_string_buffer(attributes.ljust(128, b"\0"), 128)
     result = int(_libc.syscall(number, command, buffer, len(attributes)))

@@ -245,11 +245,14 @@ def configure_inside(temporary: str, ifname: str, mac: bytes, address: IPv4Inter
                      mtu: int, ipv6: Ipv6Settings | None = None) -> None:
     """In the container's namespace: name, MAC, MTU, addresses, up, the loopback too, and the way out.
 
-    Without an IPv4 address the interface is left for a DHCP client to configure.
+    Without an IPv4 address the interface is left for a DHCP client to configure. Without IPv6 it speaks none, as Docker has it:
+    else its kernel would solicit routers and report its groups there in vain, in frames each of which goes to everybody.
     """
     with _configuring(ifname), netlink() as conversation:
         index = interfaces.index_of(temporary)
         conversation.set_link(index, ifname=ifname, address=mac, mtu=mtu, txqlen=TAP_QUEUE_FRAMES)
+        if ipv6 is None:
+            _quiet_ipv6(ifname)
         if address is not None:
             conversation.add_address(index, address)
         conversation.set_link(LOOPBACK_INDEX, up=True)
@@ -316,7 +319,7 @@ def _configuring(ifname: str) -> Iterator[None]:
 
 
 def _quiet_ipv6(ifname: str) -> None:
-    """Keep the host's stack from speaking IPv6 on a device of ours: router solicitations would reach the containers."""
+    """Keep the kernel from speaking IPv6 on a device of ours: what it sends by itself goes to all containers."""
     _set(f"ipv6/conf/{ifname}/disable_ipv6", "1")
 
 

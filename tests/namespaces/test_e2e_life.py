@@ -44,6 +44,16 @@ def test_up_is_ready_soon(lab: Lab) -> None:
     assert used_s < 1.5
 
 
+def test_who_comes_makes_no_work_for_those_who_are_there(lab: Lab) -> None:
+    """A frame to everybody is a write for each of them, and so would be all that a container's kernel sends by itself."""
+    lab.up()
+    came = [lab.container(f"c{number}", "--link", kind) for number, kind in enumerate(("tap", "veth", "tap", "veth"))]
+    for container in came:
+        assert "inet6" not in container.run("ip", "address", "show", "eth0").stdout
+    came[0].run("ping", "-c", "1", "-W", "2", "172.17.0.1")  # whose ARP request is the one frame to everybody
+    assert lab.json("stats")["counters"]["flooded"] == 1
+
+
 def test_kill_9_and_up_again(lab: Lab) -> None:
     pid = lab.up()
     veth = lab.container("veth", "--link", "veth")
