@@ -285,6 +285,20 @@ def test_nothing_is_held_after_a_flush_and_flushing_nothing_does_nothing() -> No
     assert lab.flush() == []
 
 
+def test_sending_what_is_ready_leaves_datagrams_to_be_put_together() -> None:
+    """As the pump does between two batches of one turn."""
+    lab = warm()
+    lab.send("a", datagram(b"1" * 20), flush=False)
+    lab.send("a", datagram(b"whole", flags=""), flush=False)  # a datagram that is not put together with others
+    lab.send("a", datagram(b"2" * 20), flush=False)
+    lab.collected.clear()
+    lab.dp.send()
+    assert [payloads(sent) for sent in lab.collected] == [[b"whole"]]
+    lab.send("a", datagram(b"3" * 20), flush=False)
+    (sent,) = lab.flush()
+    assert payloads(sent) == [b"2" * 20, b"3" * 20]
+
+
 @pytest.mark.parametrize("change", ["port", "neighbour", "publication", "uplink"])
 def test_what_is_held_leaves_before_anything_changes(change: str) -> None:
     lab = warm()
