@@ -26,6 +26,7 @@ _TCP_LAST_ONLY = 0x01 | 0x08
 _TCP_FIRST_ONLY = 0x80
 """CWR."""
 _IPV6_BYTES = 40
+_END_OF_OPTIONS, _NO_OPERATION, _COPIED = 0, 1, 0x80
 
 
 class CannotSegment(ValueError):
@@ -146,8 +147,7 @@ def limit_segment_bytes(frame: bytearray, payload_bytes: int) -> None:
 def fragments(frame: bytes | bytearray, mtu: int) -> Iterator[bytearray]:
     """An IPv4 frame without offload, cut into fragments of at most `mtu` bytes of IP packet (RFC 791 section 3.2).
 
-    The packet may itself be a fragment. IP options are repeated in each, which is right for the copied ones and harmless
-    for the others that are still seen (RFC 1812 section 4.2.2.3 lets a router do so).
+    The packet may itself be a fragment. Of its IP options all but the first have those whose copied flag is set.
     """
     header = (frame[L3] & 0x0F) * 4
     original = _U16.unpack_from(frame, L3 + 6)[0]
@@ -157,14 +157,29 @@ def fragments(frame: bytes | bytearray, mtu: int) -> Iterator[bytearray]:
         raise CannotSegment(f"an MTU of {mtu} has no room for a fragment")
     data = memoryview(frame)[L3 + header :]
     front = bytes(frame[: L3 + header])
+    later = front[: L3 + IPV4_BYTES] + _copied_options(front[L3 + IPV4_BYTES :])
     for start in range(0, len(data), step):
-        piece = bytearray(front + bytes(data[start : start + step]))
+        piece = bytearray((later if start else front) + bytes(data[start : start + step]))
         last = start + step >= len(data) and not original & MORE_FRAGMENTS
         field = flags | (base + start // 8) | (0 if last else MORE_FRAGMENTS)
         _U16.pack_into(piece, L3 + 2, len(piece) - L3)
         _U16.pack_into(piece, L3 + 6, field)
         rewrite_ip_checksum(piece)
         yield piece
+
+
+def _copied_options(options: bytes) -> bytes:
+    """IP options as later fragments have them: what is not to be copied becomes no operation (RFC 791 section 3.1), so that the
+    header keeps its length. What cannot be read stays as it is, and all behind it."""
+    found, at = bytearray(options), 0
+    while at < len(found) and found[at] != _END_OF_OPTIONS:
+        size = 1 if found[at] == _NO_OPERATION else found[at + 1] if at + 1 < len(found) else 0
+        if not size or (found[at] != _NO_OPERATION and size < 2) or at + size > len(found):
+            break
+        if not found[at] & _COPIED:
+            found[at : at + size] = bytes((_NO_OPERATION,)) * size
+        at += size
+    return bytes(found)
 
 
 def superframe_headers(frame: bytes | bytearray | memoryview) -> int:
