@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from natgw.datapath.napt import verdict_of
 from natgw.datapath.port import Port
 from natgw.datapath.refusal import Refusal
-from natgw.datapath.rewrite import can_translate, translate, translate_addresses
+from natgw.datapath.rewrite import can_translate, decrement_ttl, translate, translate_addresses
 from natgw.datapath.sides import Bridge, NoWay, Side, Uplink
 from natgw.datapath.verdict import Extra, Verdict
 from natgw.tables.flows import Leg, destination
@@ -30,11 +30,9 @@ def forward(dp: Datapath, leg: Leg, packet: IpPacket, now: float, side: Side) ->
     neighbour = hop_of(dp, leg, now)
     if neighbour is None:
         return Verdict.DROP_NO_ROUTE
-    must_cut = False
-    if packet.total_length > neighbour.mtu > 0 and not _segments_fit(dp, packet, neighbour.mtu):
-        if packet.df or (packet.is_superframe and packet.protocol != UDP):
-            return refuse(dp, side, packet, Refusal.TOO_BIG, now, Verdict.DROP_TOO_BIG, mtu=neighbour.mtu)
-        must_cut = True
+    must_cut = _is_too_big(dp, neighbour, packet)
+    if must_cut and _must_not_be_cut(packet):
+        return refuse(dp, side, packet, Refusal.TOO_BIG, now, Verdict.DROP_TOO_BIG, mtu=neighbour.mtu)
     if not can_translate(packet, leg):
         return Verdict.DROP_FRAGMENT
     if not dp.napt.advance(leg, packet, now):
@@ -48,6 +46,26 @@ def forward(dp: Datapath, leg: Leg, packet: IpPacket, now: float, side: Side) ->
             if isinstance(later, IpPacket):
                 _follow(dp, leg, later, now)
     return verdict
+
+
+def forward_untranslated(dp: Datapath, side: Side, neighbour: Neighbour[Port], packet: IpPacket, now: float) -> Verdict:
+    """Send a packet that came in at `side` on as it is, but for its TTL, which must be above 1."""
+    if not _is_too_big(dp, neighbour, packet):
+        decrement_ttl(packet)
+        return send_by(dp, neighbour, packet, Verdict.ROUTED)
+    if _must_not_be_cut(packet):
+        return refuse(dp, side, packet, Refusal.TOO_BIG, now, Verdict.DROP_TOO_BIG, mtu=neighbour.mtu)
+    decrement_ttl(packet)
+    return _send_cut(dp, neighbour, packet)
+
+
+def _is_too_big(dp: Datapath, neighbour: Neighbour[Port], packet: IpPacket) -> bool:
+    """Whether a packet is larger than the link to a neighbour takes, and no superframe that can be made to fit."""
+    return packet.total_length > neighbour.mtu > 0 and not _segments_fit(dp, packet, neighbour.mtu)
+
+
+def _must_not_be_cut(packet: IpPacket) -> bool:
+    return packet.df or (packet.is_superframe and packet.protocol != UDP)
 
 
 def forward_later_fragment(dp: Datapath, side: Side, packet: IpPacket, now: float) -> Verdict:
@@ -175,17 +193,22 @@ def refuse(dp: Datapath, side: Side, packet: IpPacket, why: Refusal, now: float,
         return otherwise
     if not dp.errors_allowed(packet.src, now):
         return Verdict.DROP_RATE_LIMITED
-    source = _gateway_for(side, packet) if isinstance(side, Bridge) else packet.dst
+    source = _gateway_for(side, packet)
     original = bytes(memoryview(packet.buf)[L3 : packet.end])
     _send_back(dp, side, packet, why.build(_header_back(side, packet), source, packet, original, mtu), now)
     return why.verdict
 
 
-def _gateway_for(bridge: Bridge, packet: IpPacket) -> bytes:
-    """The gateway's address that a packet's sender is to hear from: of the same version, and of the same scope."""
-    if packet.version == 4 or bridge.gateway6 is None:
-        return bridge.gateway
-    return bridge.link_local if is_link_local(packet.src) else bridge.gateway6
+def _gateway_for(side: Side, packet: IpPacket) -> bytes:
+    """The gateway's address that a packet's sender is to hear from: of the same version, and of the same scope. Outside it is
+    the one that the packet was sent to, if it was sent to one.
+    """
+    if isinstance(side, Uplink):
+        return packet.dst if side.owns(packet.dst) else side.external_for(packet.src, packet.src)
+    assert isinstance(side, Bridge)
+    if packet.version == 4 or side.gateway6 is None:
+        return side.gateway
+    return side.link_local if is_link_local(packet.src) else side.gateway6
 
 
 def is_limited_group(packet: IpPacket) -> bool:

@@ -56,6 +56,17 @@ def translate_error(dp: Datapath, realm: Realm, packet: IpPacket, now: float) ->
     return send_by(dp, neighbour, packet, Verdict.TRANSLATED_ERROR)
 
 
+def is_about_untranslated(dp: Datapath, packet: IpPacket) -> bool:
+    """Whether a packet from outside is an ICMP error about what its receiver sent to a destination that is reached as it is;
+    such an error may come from any router on the way there.
+    """
+    if not packet.is_icmp_error or packet.is_fragment:
+        return False
+    embedded = parse_embedded(packet)
+    return (embedded is not None and source(embedded.key) == packet.dst
+            and dp.napt.is_untranslated(destination(embedded.key)))
+
+
 def _write(packet: IpPacket, message: bytearray, src: bytes, dst: bytes) -> None:
     """Give a packet new addresses and a new ICMP message of the same length, one hop less, and the checksums of that."""
     buf = packet.buf

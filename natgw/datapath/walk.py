@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 
 from natgw.datapath import dhcp, tcp_state
 from natgw.datapath.config import Publication
-from natgw.datapath.forward import answer_echo, forward, forward_later_fragment, refuse, send_by
-from natgw.datapath.icmp_errors import translate_error
+from natgw.datapath.forward import answer_echo, forward, forward_later_fragment, forward_untranslated, refuse
+from natgw.datapath.icmp_errors import is_about_untranslated, translate_error
 from natgw.datapath.plans import remember_plan
 from natgw.datapath.port import ROUTE, Port
 from natgw.datapath.refusal import Refusal
-from natgw.datapath.rewrite import decrement_ttl, increment_ttl
+from natgw.datapath.rewrite import increment_ttl
 from natgw.datapath.sides import Bridge, NoWay, Side, Uplink
 from natgw.datapath.verdict import MALFORMED_VERDICTS, Extra, Verdict
 from natgw.tables.fdb import Learned
@@ -224,8 +224,8 @@ def route(dp: Datapath, bridge: Bridge, packet: IpPacket, now: float) -> Verdict
         return Verdict.DROP_INTERNAL
     if packet.is_icmp_error and not packet.is_fragment:
         verdict = translate_error(dp, bridge.realm, packet, now)
-        if verdict is not Verdict.DROP_ICMP_NO_FLOW or not dp.is_local(packet.dst):
-            return verdict
+        if verdict is not Verdict.DROP_ICMP_NO_FLOW:
+            return verdict  # about no flow: what it quotes came untranslated, or is of nobody's
     if dp.is_local(packet.dst):
         return _to_local(dp, bridge, packet, now)
     if bridge.routes_to(packet.dst):
@@ -239,7 +239,7 @@ def route(dp: Datapath, bridge: Bridge, packet: IpPacket, now: float) -> Verdict
     if not bridge.config.masquerade or dp.napt.is_untranslated(packet.dst):
         return _route_on(dp, bridge, packet, uplink.way_to(packet.dst, now), now)
     if packet.is_icmp_error or packet.is_foreign_icmp:
-        return Verdict.DROP_PROTOCOL
+        return Verdict.DROP_ICMP_NO_FLOW if packet.is_icmp_error and not packet.is_fragment else Verdict.DROP_PROTOCOL
     if packet.fragment_offset:
         return forward_later_fragment(dp, bridge, packet, now)
     return _translate_outbound(dp, bridge, uplink, packet, now)
@@ -340,8 +340,7 @@ def _route_on(dp: Datapath, side: Side, packet: IpPacket, way: Neighbour[Port] |
         return refuse(dp, side, packet, Refusal.TIME_EXCEEDED, now, Verdict.DROP_TTL)
     if isinstance(way, NoWay):
         return Verdict.DROP_NEIGHBOURS_FULL
-    decrement_ttl(packet)
-    return send_by(dp, way, packet, Verdict.ROUTED)
+    return forward_untranslated(dp, side, way, packet, now)
 
 
 def from_uplink(dp: Datapath, uplink: Uplink, buf: bytearray, n: int, now: float) -> Verdict:
@@ -371,7 +370,7 @@ def from_uplink(dp: Datapath, uplink: Uplink, buf: bytearray, n: int, now: float
     if not uplink.owns(packet.dst):
         bridge = dp.bridge_of(packet.dst)
         if bridge is not None and not bridge.config.internal and not dp.is_local(packet.dst) and (
-                not bridge.config.masquerade or dp.napt.is_untranslated(packet.src)):
+                not bridge.config.masquerade or dp.napt.is_untranslated(packet.src) or is_about_untranslated(dp, packet)):
             if dp.bridge_of(packet.src) is not None or dp.is_local(packet.src):
                 return Verdict.DROP_MARTIAN_SOURCE
             return _route_on(dp, uplink, packet, bridge.neighbours.resolve(packet.dst, now) or NoWay.TABLE_FULL, now)
