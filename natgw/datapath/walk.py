@@ -371,7 +371,7 @@ def from_uplink(dp: Datapath, uplink: Uplink, buf: bytearray, n: int, now: float
         bridge = dp.bridge_of(packet.dst)
         if bridge is not None and not bridge.config.internal and not dp.is_local(packet.dst) and (
                 not bridge.config.masquerade or dp.napt.is_untranslated(packet.src) or is_about_untranslated(dp, packet)):
-            if dp.bridge_of(packet.src) is not None or dp.is_local(packet.src):
+            if is_martian(packet.src) or dp.bridge_of(packet.src) is not None or dp.is_local(packet.src):
                 return Verdict.DROP_MARTIAN_SOURCE
             return _route_on(dp, uplink, packet, bridge.neighbours.resolve(packet.dst, now) or NoWay.TABLE_FULL, now)
         return Verdict.TO_HOST if dp.is_local(packet.dst) and not dp.config.exclusive else Verdict.DROP_NOT_FOR_US

@@ -154,3 +154,21 @@ def test_at_its_last_hop_it_is_told_by_the_gateway_and_no_error_about_an_error(h
     out = lab.send("uplink", from_outside(UDP(sport=53, dport=5000), dst=A_IP, ttl=1))
     assert (out.verdict, out.packet[IP].src, out.packet[IP].dst) == (Verdict.ICMP_TIME_EXCEEDED, EXTERNAL, REMOTE)
     assert not lab.flows()
+
+
+@pytest.mark.requirement("G5", "C4")
+@pytest.mark.parametrize("src", ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", A_IP, B_IP, GATEWAY_IP, EXTERNAL])
+def test_sources_that_cannot_be_do_not_come_in_untranslated(src: str) -> None:
+    lab = lab_for("network")
+    assert lab.send("uplink", from_outside(UDP(sport=53, dport=5000), src=OTHER, dst=A_IP)).ports == ["a"]
+    out = lab.send("uplink", from_outside(UDP(sport=53, dport=5000), src=src, dst=A_IP))
+    assert (out.verdict, out.sent) == (Verdict.DROP_MARTIAN_SOURCE, [])
+
+
+@pytest.mark.requirement("G5", "C4", "V1")
+@pytest.mark.parametrize("src", ["::", "::1", "ff02::1", "fe80::7", "::ffff:198.51.100.1", A6])
+def test_sources_of_ipv6_that_cannot_be_do_not_come_in_untranslated(src: str) -> None:
+    lab = Lab6(network={"masquerade": False})
+    assert lab.send("uplink", from_outside6(UDP(sport=53, dport=5000), dst=A6)).ports == ["a"]
+    out = lab.send("uplink", from_outside6(UDP(sport=53, dport=5000), src=src, dst=A6))
+    assert (out.verdict, out.sent) == (Verdict.DROP_MARTIAN_SOURCE, [])
