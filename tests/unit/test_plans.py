@@ -6,10 +6,11 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
-from scapy.layers.inet import IP, TCP
+from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Packet
 
 from natgw.datapath import Extra, NatConfig, NetworkConfig, Publication, Verdict
+from natgw.datapath.plans import MAX_PLANS
 from natgw.wire.ethernet import parse_mac
 from tests.unit.core_lab import (
     A_IP,
@@ -22,6 +23,7 @@ from tests.unit.core_lab import (
     from_outside,
     uplink_config,
 )
+from tests.unit.lab6 import Lab6, from_outside6
 
 
 def syn(sport: int, **ip: str) -> Packet:
@@ -110,6 +112,63 @@ def test_a_damaged_packet_begins_nothing() -> None:
     lab.verify = False
     assert lab.send("uplink", damaged).verdict is Verdict.DROP_BAD_CHECKSUM
     assert len(lab.flows()) == 1
+
+
+@pytest.mark.parametrize("side", ["original", "reply"])
+def test_no_plan_sends_by_a_neighbour_that_cannot_be_sent_to(side: str) -> None:
+    lab, _ = planned()
+    (flow,) = lab.dp.napt.flows
+    (flow.original if side == "original" else flow.reply).neighbour.transmit = None
+    went, _ = fast(lab, "uplink", syn(40001))
+    assert not went
+
+
+def test_a_plan_takes_no_flows_key_of_which_only_the_answer_is_alike() -> None:
+    """The container has a connection of its own from the published port to that port of the client."""
+    outcomes = []
+    for fast_path in (True, False):
+        lab = Lab(fast_path=fast_path)
+        lab.publish(8080, 80)
+        own = lab.send("a", from_a(TCP(sport=80, dport=40001, flags="S")))
+        lab.send("uplink", syn(40000))
+        begun = lab.send("uplink", syn(40001))
+        again = lab.send("a", from_a(TCP(sport=80, dport=40001, flags="S")))
+        outcomes.append((begun.verdict, begun.sent, again.verdict, again.sent == own.sent, lab.flows()))
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+def test_a_plan_takes_no_key_of_a_flow_at_rest_that_had_the_port_before_it_was_published(fast_path: bool) -> None:
+    lab = Lab(max_awake_flows=1, port_range=(8000, 8999), fast_path=fast_path)
+    assert lab.external_port(lab.send("b", from_b(TCP(sport=8080, dport=40001, flags="S")))) == 8080
+    lab.publish(8080, 80)
+    for number in range(2, 7):
+        lab.wait(2)
+        lab.send("uplink", syn(40000 + number))
+    table = lab.dp.napt.flows
+    assert table.awake < len(table) == 6
+    crossing = lab.send("uplink", syn(40001))
+    assert (crossing.verdict, crossing.ports, len(table)) == (Verdict.TRANSLATED_IN, ["b"], 6)
+
+
+def test_only_tcp_over_ipv4_leaves_plans() -> None:
+    lab, looks_like_a_syn = Lab6(), b"\x02" * 12
+    lab.publish6(8080, 80)
+    assert lab.send("uplink", from_outside6(TCP(sport=40000, dport=8080, flags="S"))).ports == ["a"]
+    lab.publish(8080, 80, "udp")
+    assert lab.send("uplink", from_outside(UDP(sport=40000, dport=8080) / looks_like_a_syn)).ports == ["a"]
+    assert not lab.ports["uplink"].plans
+
+
+def test_plans_are_bounded_and_begin_anew() -> None:
+    lab = Lab()
+    lab.publish(8080, 80)
+    for number in range(MAX_PLANS):
+        lab.send("uplink", syn(40000, src=f"203.0.{number >> 8}.{number & 255}"))
+    plans = lab.ports["uplink"].plans
+    assert len(plans) == MAX_PLANS
+    lab.send("uplink", syn(40000, src="203.0.112.1"))
+    assert len(plans) == 1
 
 
 def test_what_hairpins_leaves_no_plan_for_what_only_pretends_to() -> None:
