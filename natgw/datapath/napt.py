@@ -148,7 +148,9 @@ class Napt:
         return True
 
     def enter(self, flow: Flow, state: int, now: float) -> None:
-        """Let a TCP flow be in another state from now on."""
+        """Let a TCP flow be in another state from now on. In the same again, after a repeated SYN, it keeps its idle time."""
+        if state == flow.state:
+            return
         flow.state = state
         flow.original.moves, flow.reply.moves = tcp_state.MOVES[state]
         self.flows.set_timeout(flow, self._tcp_timeouts[state], now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scapy.layers.inet import IP, UDP
+from scapy.layers.inet import IP, TCP, UDP
 
 from natgw.datapath import PRESETS, NatConfig
 from natgw.testing import SimulatedGateway
@@ -67,3 +67,15 @@ def test_linux_gives_a_host_the_port_again_that_it_has_towards_another() -> None
     given = seen(gateway, "c2", 5000, FAR)
     assert given[1] != 5000
     assert seen(gateway, "c2", 5000, OTHER) == given
+
+
+def test_a_syn_once_more_takes_no_idle_time_of_a_later_configuration() -> None:
+    """A SYN enters its state again, for the window scale it names; the flow is still the one that began before the change."""
+    for fast_path in (True, False):
+        gateway = SimulatedGateway(fast_path=fast_path)
+        syn = IP(src=ONE, dst=FAR[0]) / TCP(sport=5000, dport=80, flags="S")
+        gateway.send("c1", syn)
+        gateway.set_nat(PRESETS["linux"])
+        gateway.send("c1", syn)
+        (flow,) = gateway.flows()
+        assert flow["timeout_s"] == NatConfig().timeouts.tcp_syn_sent_s != PRESETS["linux"].timeouts.tcp_syn_sent_s
