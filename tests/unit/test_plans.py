@@ -155,6 +155,7 @@ def test_only_tcp_over_ipv4_leaves_plans() -> None:
     lab, looks_like_a_syn = Lab6(), b"\x02" * 12
     lab.publish6(8080, 80)
     assert lab.send("uplink", from_outside6(TCP(sport=40000, dport=8080, flags="S"))).ports == ["a"]
+    assert not lab.ports["uplink"].plans
     lab.publish(8080, 80, "udp")
     assert lab.send("uplink", from_outside(UDP(sport=40000, dport=8080) / looks_like_a_syn)).ports == ["a"]
     assert not lab.ports["uplink"].plans

@@ -166,8 +166,9 @@ def test_a_server_that_knows_nothing_of_the_old_connection_refuses_the_new_one()
     assert connection.state() == "CLOSE"
 
 
-def test_the_numbers_of_a_connection_that_is_over_say_nothing_of_the_next() -> None:
-    connection = Connection()
+@FAST
+def test_the_numbers_of_a_connection_that_is_over_say_nothing_of_the_next(fast_path: bool) -> None:
+    connection = Connection(fast_path=fast_path)
     connection.remote("R", THEIRS + 1)
     connection.host("S", 77_000_000)
     connection.host("R", 77_000_001)
