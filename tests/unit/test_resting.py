@@ -198,6 +198,6 @@ def test_a_hundred_thousand_flows_are_small_and_the_collector_does_not_see_them(
     fill(95_000)
     gc.collect()
     assert len(gc.get_objects()) - before < 1000
-    began = time.perf_counter()
+    began = time.process_time()
     gc.collect()
-    assert time.perf_counter() - began < 0.5, "a whole collection, on a machine however busy"
+    assert time.process_time() - began < 0.5, "seconds of processor time for a whole collection"
