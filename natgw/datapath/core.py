@@ -21,7 +21,7 @@ from natgw.datapath.refusal import Refusal
 from natgw.datapath.sides import Bridge, Side, Uplink
 from natgw.datapath.verdict import Extra, Verdict
 from natgw.errors import Conflict
-from natgw.tables.flows import Leg
+from natgw.tables.flows import Leg, leg_key
 from natgw.tables.held import Held
 from natgw.tables.neigh import Neighbour
 from natgw.tables.ratelimit import ErrorLimiter
@@ -271,15 +271,21 @@ class Datapath:
             packet = parse_packet(bytearray(frame), len(frame))
             if not isinstance(packet, IpPacket) or packet.is_icmp_error:
                 continue
-            source = side.source_for(neighbour.ip)
-            if self.bridges and side is self.uplink:
-                source = self.bridges[0].source_for(packet.dst)
+            network = self._network_of_sender(side, packet)
+            source = side.source_for(neighbour.ip) if network is None else network.source_for(packet.dst)
             original = frame[len(frame) - packet.total_length :]
             error = Refusal.NO_HOST.build(bytes(ETH_BYTES), source, packet, original)
             parsed = parse_packet(error, len(error))
             if isinstance(parsed, IpPacket) and self.errors_allowed(packet.src, self._now):
                 if translate_error(self, side.realm, parsed, self._now) is Verdict.DROP_ICMP_NO_FLOW:
                     self._tell(parsed)
+
+    def _network_of_sender(self, side: Side, packet: IpPacket) -> Bridge | None:
+        """The network that a packet comes from which leaves by `side`, translated or not. None: it comes from outside."""
+        answer = self.napt.flows.find(side.realm, packet.protocol, leg_key(packet.dst, packet.src, packet.dport, packet.sport))
+        if answer is None:
+            return self.bridge_of(packet.src)
+        return next((bridge for bridge in self.bridges if bridge.name == answer.flow.network and bridge is not side), None)
 
     def _tell(self, error: IpPacket) -> None:
         """Send an error of our own to a container whose packet was not translated."""

@@ -544,6 +544,19 @@ def test_networks_reach_the_outside_each_by_its_gateway() -> None:
     assert lab.send("uplink", from_outside(UDP(sport=5, dport=45000))).verdict is Verdict.DROP_NO_MAPPING
 
 
+@pytest.mark.parametrize("body", [UDP(sport=45000, dport=5), TCP(sport=45000, dport=5), ICMP(id=7)], ids=["udp", "tcp", "icmp"])
+def test_who_asks_for_nobody_outside_hears_so_from_the_gateway_of_its_own_network(body: Packet) -> None:
+    lab = Lab()
+    other = lab.dp.add_network(NetworkConfig(name="other", subnet=IPv4Network("172.18.0.0/16"),
+                                             gateway=IPv4Address("172.18.0.1"), gateway_mac=parse_mac("02:42:ac:12:00:01")))
+    lab.add_port("x", bridge=other)
+    lab.dp.add_neighbour(other, IPv4Address("172.18.0.2"), parse_mac("02:42:ac:12:00:02"), lab.ports["x"], lab.now)
+    lab.send("x", Ether(src="02:42:ac:12:00:02", dst="02:42:ac:12:00:01") / IP(src="172.18.0.2", dst="198.51.100.77") / body)
+    (error,) = [sent for sent in lab.wait(10) if sent.port == "x"]
+    assert (error.packet[IP].src, error.packet[IP].dst) == ("172.18.0.1", "172.18.0.2")
+    assert (error.packet[ICMP].type, error.packet[ICMP].code) == (3, 1)
+
+
 def test_a_datapath_without_anything_counts_and_drops() -> None:
     dp = Datapath()
     bridge = dp.add_network(NetworkConfig(name="n", subnet=IPv4Network("10.0.0.0/24"), gateway=IPv4Address("10.0.0.1"),
