@@ -1,9 +1,9 @@
 """What waits to be written: frames that are ready, and runs of datagrams that are still growing.
 
 A frame is decided about at once, but not written at once. The pump reads a few frames, has all of them decided about, and
-only then are they written: reading, deciding and writing each go through much code of their own, and between two superframes
-of 64 KiB nothing of the others' is left in the processor's first cache. One after the other, deciding took 12 us a frame that
-takes 2 alone; four to sixteen at a time brought TCP from 0.6 of the kernel's rate to 0.75 ("vector packet processing").
+only then are they written ("vector packet processing"): reading, deciding and writing each go through much code of their own,
+which the others would push out of the processor's caches. In turn with one frame after the other it gave TCP 1.07 to 1.10 of
+the rate and connections by HTTP 1.26 (docs/decisions/0031-in-batches.md).
 
 So a frame's buffer belongs to the datapath until it is sent, by `send` or `flush`.
 

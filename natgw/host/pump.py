@@ -36,8 +36,8 @@ BYTES_PER_TURN = 1 << 20
 TCP up had 0.57 of the kernel's rate, and has 0.66."""
 BATCH_FRAMES = 64
 BATCH_BYTES = 400_000
-"""Read before they are decided about, and then written: as many as the processor's second cache holds, so that what was read is
-still there when it is written. 400 to 600 KB gave TCP the most; with 1 MB nothing was left of the gain."""
+"""Read before they are decided about, and then written. Of TCP's rate 200 to 600 KB made no difference beyond the noise; with
+1 MB, more than a processor's second cache holds, nothing was left of the gain."""
 SLICE_S = 0.002
 """How long frames are served before the event loop has its turn (API, timers)."""
 LINGER_S = 50e-6
