@@ -2,9 +2,7 @@
 
     netns       entering and making network namespaces
     links       taps and veth pairs with their ends configured, and the uplink's packet socket
-    netlink     what is asked of the kernel about interfaces, addresses, routes and filters
-    nlsocket    one request and its answers
-    pyroute     pyroute2, as little of it as is needed
+    netlink     pyroute2, as little of it as is needed
     interfaces  reading interfaces, addresses and routes
     uplink      following what the host changes on the uplink
     guard, bpf  the filter that lets natgw share the host's address

@@ -26,10 +26,14 @@ from typing import Any
 from natgw.errors import Conflict, NatgwError, NotFound
 from natgw.host import interfaces
 from natgw.host.bpf import MAP_LOOKUP_ELEM, R0, R1, R2, R6, R7, R8, R10, Assembler, B, BpfHash, H, W, load_classifier
-from natgw.host.netlink import EGRESS, INGRESS, Netlink, NetlinkError, netlink
+from natgw.host.netlink import NetlinkError, netlink
 
 FILTER_NAME = "natgw-guard"
 PRIORITY = 49145
+ETH_P_ALL = 3
+CLSACT = 0xFFFF0000
+"""Parent of clsact; its hooks are the minor numbers FFF2 and FFF3 of FFFF (linux/pkt_sched.h)."""
+INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 
 _ACT_OK, _ACT_SHOT = 0, 2
 _ETH_IPV4, _ETH_ARP, _ETH_IPV6 = 0x0800, 0x0806, 0x86DD
@@ -223,8 +227,8 @@ class Guard:
             return
         self._map6 = BpfHash(_KEY6_BYTES, 1, _MAX_ENTRIES)
         try:
-            with self._program() as program, netlink() as conversation:
-                conversation.add_filter(interfaces.index_of(self.ifname), PRIORITY, program, FILTER_NAME, replace=True)
+            with self._program() as program, netlink() as ipr:
+                ipr.tc("replace-filter", "bpf", interfaces.index_of(self.ifname), **_filter(program))
         except NetlinkError as error:
             self._map6.close()
             self._map6, self._ipv6 = None, False
@@ -244,10 +248,10 @@ class Guard:
 
     def _install(self, program: int) -> None:
         try:
-            with netlink() as conversation:
+            with netlink() as ipr:
                 index = interfaces.index_of(self.ifname)
-                self._made_qdisc = _add_clsact(conversation, index)
-                conversation.add_filter(index, PRIORITY, program, FILTER_NAME)
+                self._made_qdisc = _add_clsact(ipr, index)
+                ipr.tc("add-filter", "bpf", index, **_filter(program))
                 self._attached = True
         except NetlinkError as error:
             if self._made_qdisc:
@@ -313,6 +317,11 @@ def remove_leftover(ifname: str, *, qdisc: bool = True) -> None:
     _remove(ifname, qdisc=qdisc)
 
 
+def _filter(program: int) -> dict[str, Any]:
+    return {"fd": program, "name": FILTER_NAME, "parent": INGRESS, "prio": PRIORITY, "handle": 1, "protocol": ETH_P_ALL,
+            "direct_action": True, "classid": 1}
+
+
 def _key(address: Address, protocol: str | None = None, port: int = 0, *, number: int = 0) -> bytes:
     number = number if protocol is None else _PROTOCOLS[protocol]
     order = "little" if memoryview(b"\1\0").cast("H")[0] == 1 else "big"
@@ -320,10 +329,10 @@ def _key(address: Address, protocol: str | None = None, port: int = 0, *, number
     return b"".join(key[at : at + 4] if order == "big" else key[at : at + 4][::-1] for at in range(0, len(key), 4))
 
 
-def _add_clsact(conversation: Netlink, index: int) -> bool:
+def _add_clsact(ipr: Any, index: int) -> bool:
     """Add the qdisc the filter hangs on; False if the interface has one already."""
     try:
-        conversation.add_clsact(index)
+        ipr.tc("add", "clsact", index)
     except NetlinkError as error:
         if error.code == errno.EEXIST:
             return False
@@ -336,19 +345,19 @@ def _remove(ifname: str, *, qdisc: bool = True, filter_too: bool = True) -> None
         index = interfaces.index_of(ifname)
     except NotFound:
         return
-    with netlink() as conversation:
+    with netlink() as ipr:
         if filter_too:
             try:
-                conversation.delete_filter(index, PRIORITY)
+                ipr.tc("del-filter", "bpf", index, parent=INGRESS, prio=PRIORITY, handle=1, protocol=ETH_P_ALL)
             except NetlinkError:
                 pass  # it is gone already
         try:
-            if qdisc and not _filters(conversation, index):
-                conversation.delete_clsact(index)
+            if qdisc and not _filters(ipr, index):
+                ipr.tc("del", "clsact", index)
         except NetlinkError:
             pass
 
 
-def _filters(conversation: Netlink, index: int) -> list[Any]:
+def _filters(ipr: Any, index: int) -> list[Any]:
     """What hangs on the clsact qdisc now: removing that would remove them, too."""
-    return [*conversation.filters(index, INGRESS), *conversation.filters(index, EGRESS)]
+    return [*ipr.get_filters(index=index, parent=INGRESS), *ipr.get_filters(index=index, parent=EGRESS)]

@@ -7,13 +7,15 @@ import itertools
 import os
 import socket
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 from natgw.errors import NatgwError
 from natgw.host import interfaces
-from natgw.host.netlink import LOOPBACK_INDEX, NetlinkError, netlink
+from natgw.host.netlink import NetlinkError, netlink
 from natgw.host.netns import run_inside
 
 _AF_INET, _AF_INET6 = 2, 10
+_MAIN_TABLE = 254
 
 
 def free_ifname(namespace: str, stem: str) -> str:
@@ -25,8 +27,8 @@ def free_ifname(namespace: str, stem: str) -> str:
 def loopback_up(namespace: str) -> None:
     """Raises NatgwError."""
     def up() -> None:
-        with netlink() as conversation:
-            conversation.set_link(LOOPBACK_INDEX, up=True)
+        with netlink() as ipr:
+            ipr.link("set", index=1, state="up")
 
     run_inside(namespace, up)
 
@@ -36,19 +38,22 @@ def set_default_route(namespace: str, ifname: str, gateway: IPv4Address | IPv6Ad
     """Lead out by `gateway` on `ifname`, and no longer by `instead_of`, of the same IP version; any other way out that the
     namespace has stays. Raises NatgwError.
     """
-    run_inside(namespace, _set_default_route, ifname, gateway, instead_of)
+    run_inside(namespace, _set_default_route, ifname, gateway, None if instead_of is None else str(instead_of))
 
 
-def _set_default_route(ifname: str, gateway: IPv4Address | IPv6Address, instead_of: IPv4Address | IPv6Address | None) -> None:
+def _set_default_route(ifname: str, gateway: IPv4Address | IPv6Address, instead_of: str | None) -> None:
     family = _AF_INET if gateway.version == 4 else _AF_INET6
     try:
-        with netlink() as conversation:
+        with netlink() as ipr:
             index = interfaces.index_of(ifname)
-            if instead_of is not None:
-                for route in conversation.routes(family):
-                    if route["dst_len"] == 0 and route.get_attr("RTA_GATEWAY") == str(instead_of):
-                        conversation.delete_default_route(instead_of, route.get_attr("RTA_OIF"))
-            conversation.add_default_route(gateway, index)
+            for route in ipr.get_routes(family=family, table=_MAIN_TABLE):
+                if route["dst_len"] == 0 and instead_of is not None and route.get_attr("RTA_GATEWAY") == instead_of:
+                    ipr.route("del", **_default(family, instead_of, route.get_attr("RTA_OIF")))
+            ipr.route("add", **_default(family, str(gateway), index))
     except NetlinkError as error:
         if error.code != errno.EEXIST:
             raise NatgwError(f"cannot set the default route of {ifname}: {os.strerror(error.code)}") from None
+
+
+def _default(family: int, gateway: str, index: int) -> dict[str, Any]:
+    return {"family": family, "dst": "0.0.0.0/0" if family == _AF_INET else "::/0", "gateway": gateway, "oif": index}

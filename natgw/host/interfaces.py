@@ -1,7 +1,7 @@
 """Interfaces, by netlink: read, configured, removed.
 
-The calls block, since the kernel may have to wait: from a coroutine they go through a thread (`asyncio.to_thread`), never
-straight from the daemon's loop. The same goes for whatever in this package uses them.
+The calls block, and pyroute2 runs an event loop of its own inside them: from a coroutine they go through a thread
+(`asyncio.to_thread`), never straight from the daemon's loop. The same goes for whatever in this package uses them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 
 from natgw.datapath.config import Route
 from natgw.errors import NatgwError, NotFound
-from natgw.host.netlink import Netlink, NetlinkError, netlink
+from natgw.host.netlink import NetlinkError, netlink
 
+_MAIN_TABLE = 254
 _UNICAST = 1
 _IFF_UP = 1
 _IFF_RUNNING = 0x40
@@ -63,11 +64,11 @@ def exists(ifname: str) -> bool:
 
 def default_route_interface() -> str | None:
     """The interface of the IPv4 default route with the lowest metric, if there is one."""
-    with netlink() as conversation:
-        defaults = [route for route in conversation.routes(_AF_INET) if route["dst_len"] == 0]
+    with netlink() as ipr:
+        defaults = [route for route in ipr.get_routes(family=_AF_INET, table=_MAIN_TABLE) if route["dst_len"] == 0]
         for route in sorted(defaults, key=_metric):
             for index, _ in _next_hops(route):
-                return str(conversation.link(index).get_attr("IFLA_IFNAME"))
+                return str(ipr.get_links(index)[0].get_attr("IFLA_IFNAME"))
         return None
 
 
@@ -77,26 +78,26 @@ def read_uplink(ifname: str, *, ipv6: bool = False) -> UplinkState:
     Raises NotFound, or NatgwError if it is not an Ethernet interface.
     """
     try:
-        with netlink() as conversation:
-            return _read_uplink(conversation, ifname, ipv6)
+        with netlink() as ipr:
+            return _read_uplink(ipr, ifname, ipv6)
     except NetlinkError as error:  # it went away between two questions
         raise NotFound(f"cannot read interface {ifname}: {os.strerror(error.code)}") from None
 
 
-def _read_uplink(conversation: Netlink, ifname: str, ipv6: bool) -> UplinkState:
+def _read_uplink(ipr: Any, ifname: str, ipv6: bool) -> UplinkState:
     index = index_of(ifname)
-    link = conversation.link(index)
+    link = ipr.get_links(index)[0]
     if link["ifi_type"] != _ARPHRD_ETHER:
         raise NatgwError(f"{ifname} is not an Ethernet interface: it cannot be natgw's uplink")
     addresses: list[IPv4Interface | IPv6Interface] = []
     local: set[IPv4Address | IPv6Address] = set()
-    for message in conversation.addresses(_AF_INET):
+    for message in ipr.get_addr(family=_AF_INET):
         own = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
         local.add(IPv4Address(own))
         if message["index"] == index:
             addresses.append(IPv4Interface(f"{own}/{message['prefixlen']}"))
     if ipv6:
-        own6 = [message for message in conversation.addresses(_AF_INET6) if not _flags(message) & _NOT_USABLE]
+        own6 = [message for message in ipr.get_addr(family=_AF_INET6) if not _flags(message) & _NOT_USABLE]
         for message in sorted(own6, key=lambda message: bool(_flags(message) & _PASSING)):
             own = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
             address = IPv6Interface(f"{own}/{message['prefixlen']}")
@@ -106,12 +107,12 @@ def _read_uplink(conversation: Netlink, ifname: str, ipv6: bool) -> UplinkState:
                 addresses.append(address)
     routes: list[Route] = []
     for family in (_AF_INET, _AF_INET6) if ipv6 else (_AF_INET,):
-        for route in sorted(conversation.routes(family), key=_metric):
+        for route in sorted(ipr.get_routes(family=family, table=_MAIN_TABLE), key=_metric):
             if route["type"] == _UNICAST:
                 destination = _destination(route)
                 routes.extend(Route(destination, gateway) for out, gateway in _next_hops(route) if out == index)
     return UplinkState(
-        ifname=ifname, ifindex=index, mac=bytes(link.get_attr("IFLA_ADDRESS")),
+        ifname=ifname, ifindex=index, mac=bytes.fromhex(link.get_attr("IFLA_ADDRESS").replace(":", "")),
         mtu=int(link.get_attr("IFLA_MTU")), up=bool(link["flags"] & _IFF_UP and link["flags"] & _IFF_RUNNING),
         addresses=tuple(addresses), routes=tuple(routes), local_addresses=frozenset(local))
 
@@ -143,16 +144,16 @@ def _next_hops(route: Any) -> Iterator[tuple[int, IPv4Address | IPv6Address | No
 
 def host_routes6() -> list[IPv6Network]:
     """The same for IPv6; what leads to link-local addresses leads nowhere else."""
-    with netlink() as conversation:
-        found = [_destination(route) for route in conversation.routes(_AF_INET6)
+    with netlink() as ipr:
+        found = [_destination(route) for route in ipr.get_routes(family=_AF_INET6, table=_MAIN_TABLE)
                  if route["dst_len"] and route["type"] == _UNICAST]
         return [network for network in found if isinstance(network, IPv6Network) and not network.is_link_local]
 
 
 def host_routes() -> list[IPv4Network]:
     """Destinations the namespace has routes to, the default route left out: a new network must not overlap them."""
-    with netlink() as conversation:
-        found = [_destination(route) for route in conversation.routes(_AF_INET)
+    with netlink() as ipr:
+        found = [_destination(route) for route in ipr.get_routes(family=_AF_INET, table=_MAIN_TABLE)
                  if route["dst_len"] and route["type"] == _UNICAST]
         return [network for network in found if isinstance(network, IPv4Network)]
 
@@ -161,8 +162,8 @@ def delete_link(ifname: str) -> bool:
     """Remove an interface; False if there is none of that name."""
     try:
         index = index_of(ifname)
-        with netlink() as conversation:
-            conversation.delete_link(index)
+        with netlink() as ipr:
+            ipr.link("del", index=index)
     except (NotFound, NetlinkError):
         return False
     return True

@@ -28,7 +28,7 @@ from pytun_pmd3.linux import IFF_NO_PI, IFF_TAP, IFF_TUN_EXCL, IFF_VNET_HDR, Pyt
 
 from natgw.errors import Conflict, NatgwError, NotFound
 from natgw.host import interfaces
-from natgw.host.netlink import LOOPBACK_INDEX, Netlink, NetlinkError, netlink
+from natgw.host.netlink import NetlinkError, netlink
 from natgw.host.netns import run_inside
 
 TUNSETOFFLOAD = 0x400454D0
@@ -147,17 +147,18 @@ def create_host_tap(name: str, mac: bytes, address: IPv4Interface, mtu: int, *, 
     """
     device, udp_offload = open_tap(name, offload=offload)
     try:
-        with _configuring(name), netlink() as conversation:
+        with _configuring(name), netlink() as ipr:
             if address6 is None:
                 _quiet_ipv6(name)
             else:
                 _router_ipv6(name)
             index = interfaces.index_of(name)
-            conversation.set_link(index, address=mac, mtu=mtu, txqlen=TAP_QUEUE_FRAMES)
-            conversation.add_address(index, address)
-            conversation.set_link(index, up=True)
+            ipr.link("set", index=index, address=mac.hex(":"), mtu=mtu, txqlen=TAP_QUEUE_FRAMES)
+            ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen,
+                     broadcast=str(address.network.broadcast_address))
+            ipr.link("set", index=index, state="up")
             if address6 is not None:
-                conversation.add_address(index, address6, flags=_IFA_F_NODAD)
+                _add_address6(ipr, index, address6)
     except BaseException:
         device.close()
         raise
@@ -185,17 +186,18 @@ def create_container_veth(netns: str, *, ifname: str = "eth0", mac: bytes, addre
                           ipv6: Ipv6Settings | None = None) -> Link:
     """A veth pair: `ifname` in the namespace, `host_name` here, read and written through a packet socket."""
     _check_free(netns, ifname)
-    with _namespace(netns) as fd, netlink() as conversation:
+    with _namespace(netns) as fd, netlink() as ipr:
         try:
-            conversation.add_veth(host_name, ifname, fd)
+            ipr.link("add", ifname=host_name, kind="veth", peer={"ifname": ifname, "net_ns_fd": fd})
         except NetlinkError as error:
             if error.code == errno.EEXIST:
                 raise Conflict(f"interface {host_name} exists already") from None
             raise NatgwError(f"cannot make veth pair {host_name}: {os.strerror(error.code)} (natgw needs root)") from None
     try:
         _keep_host_out(host_name)
-        with _configuring(host_name), netlink() as conversation:
-            conversation.set_link(interfaces.index_of(host_name), mtu=mtu, up=True)
+        with _configuring(host_name), netlink() as ipr:
+            index = interfaces.index_of(host_name)
+            ipr.link("set", index=index, mtu=mtu, state="up")
         run_inside(netns, configure_inside, ifname, ifname, mac, address, gateway, mtu, ipv6)
         handle = open_packet_socket(host_name)
     except BaseException:
@@ -248,38 +250,43 @@ def configure_inside(temporary: str, ifname: str, mac: bytes, address: IPv4Inter
     Without an IPv4 address the interface is left for a DHCP client to configure. Without IPv6 it speaks none, as Docker has it:
     else its kernel would solicit routers and report its groups there in vain, in frames each of which goes to everybody.
     """
-    with _configuring(ifname), netlink() as conversation:
+    with _configuring(ifname), netlink() as ipr:
         index = interfaces.index_of(temporary)
-        conversation.set_link(index, ifname=ifname, address=mac, mtu=mtu, txqlen=TAP_QUEUE_FRAMES)
+        ipr.link("set", index=index, ifname=ifname, address=mac.hex(":"), mtu=mtu, txqlen=TAP_QUEUE_FRAMES)
         if ipv6 is None:
             _quiet_ipv6(ifname)
         if address is not None:
-            conversation.add_address(index, address)
-        conversation.set_link(LOOPBACK_INDEX, up=True)
-        conversation.set_link(index, up=True)
+            ipr.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen,
+                     broadcast=str(address.network.broadcast_address))
+        ipr.link("set", index=1, state="up")
+        ipr.link("set", index=index, state="up")
         if gateway is not None:
-            _lead_out(conversation, gateway, index)
+            try:
+                ipr.route("add", dst="0.0.0.0/0", gateway=str(gateway), oif=index)
+            except NetlinkError as error:
+                if error.code != errno.EEXIST:  # a namespace with a way out of its own keeps it
+                    raise
         if ipv6 is not None:
-            _configure_ipv6(conversation, index, ifname, ipv6)
+            _configure_ipv6(ipr, index, ifname, ipv6)
 
 
-def _lead_out(conversation: Netlink, gateway: IPv4Address | IPv6Address, index: int) -> None:
-    """A namespace with a way out of its own keeps it."""
-    try:
-        conversation.add_default_route(gateway, index)
-    except NetlinkError as error:
-        if error.code != errno.EEXIST:
-            raise
-
-
-def _configure_ipv6(conversation: Netlink, index: int, ifname: str, ipv6: Ipv6Settings) -> None:
+def _configure_ipv6(ipr: Any, index: int, ifname: str, ipv6: Ipv6Settings) -> None:
     """What natgw decides: the address, usable at once since nobody else is given it, and the route. So the interface need not
     listen to router advertisements, by which it would make itself more of both."""
     _set(f"ipv6/conf/{ifname}/accept_ra", "0")
     _set(f"ipv6/conf/{ifname}/disable_ipv6", "0")
-    conversation.add_address(index, ipv6.address, flags=_IFA_F_NODAD)
+    _add_address6(ipr, index, ipv6.address)
     if ipv6.gateway is not None:
-        _lead_out(conversation, ipv6.gateway, index)
+        try:
+            ipr.route("add", family=socket.AF_INET6, dst="::/0", gateway=str(ipv6.gateway), oif=index)
+        except NetlinkError as error:
+            if error.code != errno.EEXIST:
+                raise
+
+
+def _add_address6(ipr: Any, index: int, address: IPv6Interface) -> None:
+    ipr.addr("add", index=index, family=socket.AF_INET6, address=str(address.ip), prefixlen=address.network.prefixlen,
+             flags=_IFA_F_NODAD)
 
 
 def _check_free(netns: str, ifname: str) -> None:
@@ -292,8 +299,8 @@ def _interface_names() -> list[str]:
 
 
 def _move(ifname: str, netns: str) -> None:
-    with _configuring(ifname), _namespace(netns) as fd, netlink() as conversation:
-        conversation.set_link(interfaces.index_of(ifname), net_ns_fd=fd)
+    with _configuring(ifname), _namespace(netns) as fd, netlink() as ipr:
+        ipr.link("set", index=interfaces.index_of(ifname), net_ns_fd=fd)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from natgw.host.netns import run_inside
 
 _IFF_UP = 1
 _AF_INET, _AF_INET6 = 2, 10
+_MAIN_TABLE = 254
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,15 @@ def _interface(ifname: str) -> Interface | None:
         index = index_of(ifname)
     except NotFound:
         return None
-    with netlink() as conversation:
-        link = conversation.link(index)
+    with netlink() as ipr:
+        link = ipr.get_links(index)[0]
         addresses = tuple(f"{message.get_attr('IFA_LOCAL') or message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}"
-                          for message in conversation.addresses(index=index))
+                          for message in ipr.get_addr(index=index))
         routes = []
         for family, everywhere in ((_AF_INET, "0.0.0.0"), (_AF_INET6, "::")):
-            for route in conversation.routes(family):
+            for route in ipr.get_routes(family=family, table=_MAIN_TABLE):
                 if route.get_attr("RTA_OIF") == index and route.get_attr("RTA_GATEWAY"):
                     destination = route.get_attr("RTA_DST") or everywhere
                     routes.append((f"{destination}/{route['dst_len']}", str(route.get_attr("RTA_GATEWAY"))))
-        return Interface(mac=link.get_attr("IFLA_ADDRESS").hex(":"), mtu=int(link.get_attr("IFLA_MTU")),
+        return Interface(mac=link.get_attr("IFLA_ADDRESS"), mtu=int(link.get_attr("IFLA_MTU")),
                          up=bool(link["flags"] & _IFF_UP), addresses=addresses, routes=tuple(routes))

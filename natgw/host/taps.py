@@ -46,8 +46,9 @@ def create_persistent(mac: bytes, mtu: int, *, offload: bool = True) -> Link:
     name = f"ngt{secrets.token_hex(5)}"
     link = _open(name, mac, mtu, offload=offload)
     try:
-        with netlink() as conversation:
-            conversation.set_link(interfaces.index_of(name), address=mac, mtu=mtu, txqlen=links.TAP_QUEUE_FRAMES)
+        with netlink() as ipr:
+            ipr.link("set", index=interfaces.index_of(name), address=mac.hex(":"), mtu=mtu,
+                     txqlen=links.TAP_QUEUE_FRAMES)
         fcntl.ioctl(link.fd, TUNSETPERSIST, 1)
     except BaseException:
         link.close()
@@ -78,9 +79,9 @@ def let_go(link: Link) -> None:
 
 
 def _named(mac: bytes) -> str:
-    with netlink() as conversation:
-        for link in conversation.links():
-            if link.get_attr("IFLA_ADDRESS") == mac:
+    with netlink() as ipr:
+        for link in ipr.get_links():
+            if link.get_attr("IFLA_ADDRESS") == mac.hex(":"):
                 return str(link.get_attr("IFLA_IFNAME"))
     raise NotFound(f"no interface with the MAC address {mac.hex(':')} there any more")
 

@@ -69,8 +69,8 @@ def namespaces(count: int) -> Iterator[list[Namespace]]:
 def wire(one: Namespace, name: str, address: str, other: Namespace, other_name: str, other_address: str) -> None:
     """A veth pair between two namespaces, addressed and up."""
     def make() -> None:
-        with netlink() as conversation:
-            conversation.add_veth(name, other_name, other.fd)
+        with netlink() as ipr:
+            ipr.link("add", ifname=name, kind="veth", peer={"ifname": other_name, "net_ns_fd": other.fd})
 
     one.call(make)
     for namespace, ifname, text in ((one, name, address), (other, other_name, other_address)):

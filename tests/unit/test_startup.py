@@ -56,16 +56,6 @@ def test_what_the_daemon_imports() -> None:
     assert found == {"asyncio", "click", "h11", "pyroute2", "pytun_pmd3", "sqlite3", "uvloop"}
 
 
-def test_what_of_pyroute2_the_daemon_imports() -> None:
-    """How a message becomes bytes, and not its event loop, its mock of the kernel, each queueing discipline."""
-    program = "import sys, natgw.api.serve; print(*sys.modules, file=sys.stderr)"
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    modules = set(ended.stderr.split())
-    assert {name for name in modules if name.startswith("pyroute2.")} == {f"pyroute2.{name}" for name in (
-        "common", "netlink", "netlink.exceptions", "netlink.rtnl", "netlink.rtnl.ifaddrmsg", "netlink.rtnl.rtmsg")}
-    assert not modules & {"unittest", "multiprocessing"}
-
-
 def test_imports_are_not_looked_through_for_cycles() -> None:
     frozen = gc.get_freeze_count()
     try:
