@@ -81,9 +81,11 @@ python_can() {
     [ "${2-}" != venv ] || "$1" -c 'import ensurepip, venv' 2>/dev/null
 }
 
+# The distribution's own is preferred: it is compiled with profile-guided optimization, which one that was built from source
+# often is not (docs/decisions/0033-the-distributions-python.md).
 find_python() {
     local python
-    for python in python3 /usr/bin/python3 python3.13 python3.12 python3.11; do
+    for python in /usr/bin/python3 python3 python3.13 python3.12 python3.11; do
         if python_can "$python" venv; then
             command -v "$python"
             return
