@@ -92,6 +92,8 @@ def resolver(text: str) -> str:
               help="MTU of the containers' interfaces.")
 @click.option("--link", type=LINKS, default="tap", show_default=True,
               help="How containers are plugged in unless they say otherwise.")
+@click.option("--big-tcp/--no-big-tcp", default=True, show_default=True,
+              help="TCP superframes of more than 64 KiB by veth links, and by the uplink if its driver takes them.")
 @click.option("--port-range", callback=parsed(parse_port_range), metavar="LO-HI",
               default="{}-{}".format(*DEFAULT_PORT_RANGE), show_default=True,
               help="Ports of the uplink's address that are natgw's; the others are the host's.")

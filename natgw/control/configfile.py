@@ -51,6 +51,7 @@ UP: dict[str, Callable[[object], Any]] = {
     "gateway": lambda value: IPv4Address(_text(value)),
     "mtu": _mtu,
     "link": lambda value: one_of(LINK_KINDS, value),
+    "big_tcp": _flag,
     "port_range": lambda value: parse_port_range(_text(value)),
     "exclusive_uplink": _flag,
     "ipv6": _flag,

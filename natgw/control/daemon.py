@@ -125,7 +125,8 @@ class Daemon:
         self.networks = Networks(self.datapath, pump, self.store, self.events, self.pools, self.pools6,
                                  self._uplink.speak_ipv6)
         self.endpoints = Endpoints(self.networks, self.datapath, pump, Publisher(self.datapath, self._uplink), self._ledger,
-                                   self.store, self.events, options.link, self._lost)
+                                   self.store, self.events, options.link,
+                                   self._uplink.take_big_tcp if options.big_tcp else None, self._lost)
         self._roster.foreign = lambda: engine_containers(self.endpoints.all())
         self._containers = Containers(self._roster, self.networks, Connections(self.networks, self.endpoints), self._ledger,
                                       self.store, self._folder("logs"), self._background)

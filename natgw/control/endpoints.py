@@ -15,7 +15,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
@@ -52,10 +52,14 @@ class _Held:
 
 
 class Endpoints:
-    """All endpoints of the daemon. `on_lost` is told of one whose link has disappeared by itself."""
+    """All endpoints of the daemon. `on_lost` is told of one whose link has disappeared by itself.
+
+    `big_tcp` lets the uplink take what a link gives that has superframes of more than 64 KiB; None: no link shall have such.
+    """
 
     def __init__(self, networks: Networks, datapath: Datapath, pump: Pump, publisher: Publisher, ledger: Ledger, store: Store,
-                 events: Events, default_link: str, on_lost: Callable[[Endpoint], None]) -> None:
+                 events: Events, default_link: str, big_tcp: Callable[[], Awaitable[None]] | None,
+                 on_lost: Callable[[Endpoint], None]) -> None:
         self._networks = networks
         self._datapath = datapath
         self._pump = pump
@@ -64,6 +68,7 @@ class Endpoints:
         self._store = store
         self._events = events
         self._default_link = default_link
+        self._big_tcp = big_tcp
         self._on_lost = on_lost
         self._held: dict[str, _Held] = {}
         self._ending = False
@@ -299,11 +304,13 @@ class Endpoints:
         try:
             link = await asyncio.to_thread(links.create_container_veth, namespace, ifname=endpoint.ifname, mac=endpoint.mac,
                                            address=interface, gateway=way_out, mtu=endpoint.mtu, host_name=veth,
-                                           offload=endpoint.offload, ipv6=ipv6)
+                                           offload=endpoint.offload, big_tcp=self._big_tcp is not None, ipv6=ipv6)
         except BaseException:
             self._ledger.forget(entry)
             raise
         undo.push_async_callback(self._close_noted, link, entry)
+        if link.big_tcp and self._big_tcp is not None:
+            await self._big_tcp()
         return link
 
     async def _close_noted(self, link: Link, entry: Entry) -> None:

@@ -1,9 +1,9 @@
 """What natgw has made outside its own memory: written down before it is made, crossed out after it is removed.
 
 After a kill -9 the next `up` reads the ledger and takes away what is left. Taps and namespaces go with their process;
-a veth pair, the guard, a sysctl and the processes of containers do not. A process is known by its pid and its start time,
-so that a pid that was given to somebody else since is left alone; all the rest is known by the boot and the network
-namespace it was made in, which the first line says.
+a veth pair, the guard, what was set on the uplink, a sysctl and the processes of containers do not. A process is known by
+its pid and its start time, so that a pid that was given to somebody else since is left alone; all the rest is known by the
+boot and the network namespace it was made in, which the first line says.
 
 One JSON object a line, appended: a line that was not finished when the power went is ignored.
 """
@@ -110,6 +110,8 @@ def _remove(entry: Entry) -> str | None:
     if kind == "guard":
         guard.remove_leftover(entry["ifname"], qdisc=entry["qdisc"])
         return f"removed the guard from {entry['ifname']}"
+    if kind == "superframes" and interfaces.set_superframe_bytes(entry["ifname"], entry["before"]):
+        return f"restored the longest superframe of {entry['ifname']}"
     if kind == "reserved-ports":
         sysctl.write_reserved(entry["before"])
         return "restored net.ipv4.ip_local_reserved_ports"

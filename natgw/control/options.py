@@ -73,6 +73,7 @@ def _default_nat() -> NatConfig:
 class DaemonOptions:
     """`uplink` None means the interface of the default route, "none" an isolated network. `gateway` None: the first address.
 
+    With `big_tcp`, veth pairs have superframes of TCP of more than 64 KiB, and the uplink takes them if it can.
     `docker` is the name of the driver that Docker knows natgw by; None: it is not served. With `ipv6` the default network has
     IPv6 addresses too, of `subnet6` or of a prefix made by chance.
     `dns` are the resolvers to ask, instead of the host's. `dhcp`: a DHCP server on every network that does not say
@@ -88,6 +89,7 @@ class DaemonOptions:
     port_range: tuple[int, int] = DEFAULT_PORT_RANGE
     exclusive_uplink: bool = False
     link: str = "tap"
+    big_tcp: bool = True
     dns: tuple[str, ...] = ()
     dhcp: bool = False
     dhcp_lease: int = DEFAULT_LEASE_S

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from natgw.control.ledger import Entry, Ledger
@@ -37,6 +38,9 @@ class UplinkManager:
         self._entries: list[Entry] = []
         self._reserved_before: str | None = None
         self._publications: list[Publication] = []
+        self._wants_big_tcp = False
+        self._set_before: Entry | None = None
+        """What is to be set again in the end."""
         self._reopening: set[asyncio.Task[None]] = set()
         datapath.napt.owns_protocol = self.own_protocol
 
@@ -72,6 +76,19 @@ class UplinkManager:
         if current is not None:
             self._apply(await asyncio.to_thread(interfaces.read_uplink, current.ifname, ipv6=True))
 
+    async def take_big_tcp(self) -> None:
+        """Let the uplink take the superframes that veth pairs give, if its driver can. While natgw runs, the host's own
+        connections have them by this interface too."""
+        self._wants_big_tcp = True
+        state, link = self._state, self._link
+        if state is None or link is None or self._set_before is not None or not links.could_take_big_tcp(state):
+            return
+        self._set_before = self._ledger.note("superframes", ifname=state.ifname, before=state.superframe_bytes)
+        if await asyncio.to_thread(interfaces.set_superframe_bytes, state.ifname, links.BIG_TCP_BYTES):
+            link.big_tcp = True
+            if self._state is not None:  # which may be a newer one
+                self._state = replace(self._state, superframe_bytes=links.BIG_TCP_BYTES)
+
     async def stop(self) -> None:
         """Take away all of it. Twice is once."""
         if self._watcher is not None:
@@ -94,6 +111,7 @@ class UplinkManager:
         if state is None:
             return None
         return {"interface": state.ifname, "mac": mac_text(state.mac), "mtu": state.mtu, "up": state.up,
+                "superframe_bytes": state.superframe_bytes,
                 "addresses": [str(address) for address in state.addresses], "exclusive": self._options.exclusive_uplink,
                 "port_range": list(self._options.port_range)}
 
@@ -137,6 +155,8 @@ class UplinkManager:
         for publication in self._publications:
             for address in self._addresses_of(publication):
                 guard.add(address, publication.protocol, publication.host_port)
+        if self._wants_big_tcp:
+            await self.take_big_tcp()
 
     async def _close(self) -> None:
         if self._port is not None:
@@ -149,6 +169,10 @@ class UplinkManager:
         if self._guard is not None:
             await asyncio.to_thread(self._guard.detach)
             self._guard = None
+        if self._set_before is not None:
+            await asyncio.to_thread(interfaces.set_superframe_bytes, self._set_before["ifname"], self._set_before["before"])
+            self._ledger.forget(self._set_before)
+            self._set_before = None
         self._state = None
 
     def _lost(self, port: Port, error: OSError) -> None:
@@ -186,6 +210,8 @@ class UplinkManager:
                 self._guard.remove(*entry)
             for entry in after - before:
                 self._guard.add(*entry)
+        if self._link is not None:
+            self._link.big_tcp = links.takes_big_tcp(state)
         self._datapath.update_uplink(_config(state))
 
 

@@ -26,7 +26,7 @@ from natgw.datapath.verdict import Extra, Verdict
 from natgw.tables.flows import Leg, Realm
 from natgw.tables.neigh import Neighbour
 from natgw.wire.ethernet import ETH, L3
-from natgw.wire.ipv4 import ICMP, ICMP_ECHO, ICMP_ECHO_REPLY, TCP, UDP
+from natgw.wire.ipv4 import ICMP, ICMP_ECHO, ICMP_ECHO_REPLY, TCP, UDP, big_tcp_bytes
 from natgw.wire.vnet import GSO_TCPV4, GSO_UDP_L4
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def build_receiver(dp: Datapath, port: Port, realm: Realm) -> Receive:
             put((target.transmit, view[:n]))
             return
 
-        end = total + L3
+        length = total or big_tcp_bytes(n, gso)
+        end = length + L3
         if (n < _MIN_BYTES or kind & _KIND_MASK != _IPV4_NO_OPTIONS or fragment & _FRAGMENT_BITS or ttl_proto < 0x0200
                 or end > n or (flags & 1 and csum_start != _CSUM_START)):
             if kind >> 16 != _TYPE_IPV6 or not receive6(buf, view, n, now):
@@ -119,10 +120,10 @@ def build_receiver(dp: Datapath, port: Port, realm: Realm) -> Receive:
         state = 0
         leg: Leg | None = None
         if protocol == TCP:
-            if total >= 40:
+            if length >= 40:
                 ack, offset_flags, window, l4_sum = read_tcp(buf, _TCP_ACK)
                 tcp_header = offset_flags >> 10 & 0x3C
-                if 20 <= tcp_header <= total - 20:
+                if 20 <= tcp_header <= length - 20:
                     leg = find_tcp(key)
                     if leg is not None:
                         state = leg.moves[offset_flags & DECIDING_FLAGS]
@@ -149,7 +150,7 @@ def build_receiver(dp: Datapath, port: Port, realm: Realm) -> Receive:
             return
         neighbour: Neighbour[Port] = leg.neighbour
         transmit = neighbour.transmit
-        if transmit is None or (total > neighbour.mtu and (
+        if transmit is None or (length > neighbour.mtu and (
                 gso & 0x7F != _GSO_OF.get(protocol)
                 or (buf[4] | buf[5] << 8) + (20 + tcp_header if protocol == TCP else 28) > neighbour.mtu)):
             slow(port, buf, n, now)
@@ -184,7 +185,7 @@ def build_receiver(dp: Datapath, port: Port, realm: Realm) -> Receive:
                 write_u16(buf, _UDP_SUM, value or 0xFFFF)
         leg.last = now
         leg.packets += 1
-        leg.bytes += total
+        leg.bytes += length
         counts[leg.fast] += 1
         extras[fast_frames] += 1
         if (protocol == UDP and flags == 1 and not gso and fragment == _DF and total > 28 and coalesce

@@ -27,6 +27,8 @@ _NOT_USABLE = 0x40 | 0x08
 _PASSING = 0x01 | 0x20
 """IFA_F_TEMPORARY and IFA_F_DEPRECATED: addresses that do not stay."""
 _ARPHRD_ETHER = 1
+LEGACY_SUPERFRAME_BYTES = 65536
+"""Below this are all superframes, unless a device is set to take longer ones (GSO_LEGACY_MAX_SIZE in Linux)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,10 @@ class UplinkState:
     addresses: tuple[IPv4Interface | IPv6Interface, ...]
     routes: tuple[Route, ...]
     local_addresses: frozenset[IPv4Address | IPv6Address]
+    superframe_bytes: int = LEGACY_SUPERFRAME_BYTES
+    """The longest superframe of TCP by IPv4 that it is set to take."""
+    superframe_limit_bytes: int = LEGACY_SUPERFRAME_BYTES
+    """The longest that its driver can."""
 
 
 def index_of(ifname: str) -> int:
@@ -114,7 +120,9 @@ def _read_uplink(ipr: Any, ifname: str, ipv6: bool) -> UplinkState:
     return UplinkState(
         ifname=ifname, ifindex=index, mac=bytes.fromhex(link.get_attr("IFLA_ADDRESS").replace(":", "")),
         mtu=int(link.get_attr("IFLA_MTU")), up=bool(link["flags"] & _IFF_UP and link["flags"] & _IFF_RUNNING),
-        addresses=tuple(addresses), routes=tuple(routes), local_addresses=frozenset(local))
+        addresses=tuple(addresses), routes=tuple(routes), local_addresses=frozenset(local),
+        superframe_bytes=int(link.get_attr("IFLA_GSO_IPV4_MAX_SIZE") or LEGACY_SUPERFRAME_BYTES),
+        superframe_limit_bytes=int(link.get_attr("IFLA_TSO_MAX_SIZE") or LEGACY_SUPERFRAME_BYTES))
 
 
 def _flags(address: Any) -> int:
@@ -156,6 +164,17 @@ def host_routes() -> list[IPv4Network]:
         found = [_destination(route) for route in ipr.get_routes(family=_AF_INET, table=_MAIN_TABLE)
                  if route["dst_len"] and route["type"] == _UNICAST]
         return [network for network in found if isinstance(network, IPv4Network)]
+
+
+def set_superframe_bytes(ifname: str, size: int) -> bool:
+    """Set the longest superframe of TCP by IPv4 that an interface takes; False if it is gone, or its driver refuses."""
+    try:
+        index = index_of(ifname)
+        with netlink() as ipr:
+            ipr.link("set", index=index, gso_ipv4_max_size=size)
+    except (NotFound, NetlinkError):
+        return False
+    return True
 
 
 def delete_link(ifname: str) -> bool:

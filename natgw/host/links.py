@@ -49,16 +49,19 @@ SO_RCVBUFFORCE = 33
 SO_SNDBUFFORCE = 32
 ETH_P_ALL = 3
 SOCKET_BUFFER_BYTES = 8 << 20
+BIG_TCP_BYTES = 400_000
+"""How long a superframe of TCP by IPv4 may be on a veth pair (docs/decisions/0034-big-tcp.md)."""
 
 
 class Link:
     """An open link. `name` is the device on natgw's side (for a tap, which has one end only, the name natgw gave it).
 
-    `offload`: it gives and takes superframes and checksums to be completed; `udp_offload`: superframes of UDP too.
+    `offload`: it gives and takes superframes and checksums to be completed; `udp_offload`: superframes of UDP too;
+    `big_tcp`: it takes superframes of TCP that are longer than an IPv4 header can say.
     """
 
     def __init__(self, name: str, kind: str, fd: int, mtu: int, mac: bytes, *, offload: bool, udp_offload: bool, handle: Any,
-                 delete: str | None = None) -> None:
+                 big_tcp: bool, delete: str | None = None) -> None:
         self.name = name
         self.kind = kind
         self.fd = fd
@@ -66,6 +69,7 @@ class Link:
         self.mac = mac
         self.offload = offload
         self.udp_offload = udp_offload
+        self.big_tcp = big_tcp
         self._handle = handle
         self._delete = delete
 
@@ -114,8 +118,17 @@ def set_offload(tap: int, *, offload: bool) -> bool:
 
 def kernel_knows_udp_superframes(release: str | None = None) -> bool:
     """Whether packet sockets do: VIRTIO_NET_HDR_GSO_UDP_L4 came with Linux 6.2, and only the release tells."""
+    return _release(release) >= (6, 2)
+
+
+def kernel_knows_big_tcp(release: str | None = None) -> bool:
+    """Whether it takes a superframe of TCP by IPv4 that is longer than 65,535 bytes: since Linux 6.3."""
+    return _release(release) >= (6, 3)
+
+
+def _release(release: str | None) -> tuple[int, int]:
     found = re.match(r"(\d+)\.(\d+)", os.uname().release if release is None else release)
-    return found is not None and (int(found[1]), int(found[2])) >= (6, 2)
+    return (0, 0) if found is None else (int(found[1]), int(found[2]))
 
 
 def _new_device(name: str) -> Any:
@@ -162,7 +175,8 @@ def create_host_tap(name: str, mac: bytes, address: IPv4Interface, mtu: int, *, 
     except BaseException:
         device.close()
         raise
-    return Link(name, "tap", device.fileno(), mtu, mac, offload=offload, udp_offload=udp_offload, handle=device)
+    return Link(name, "tap", device.fileno(), mtu, mac, offload=offload, udp_offload=udp_offload, handle=device,
+                big_tcp=kernel_knows_big_tcp())
 
 
 def create_container_tap(netns: str, *, ifname: str = "eth0", mac: bytes, address: IPv4Interface | None,
@@ -178,13 +192,18 @@ def create_container_tap(netns: str, *, ifname: str = "eth0", mac: bytes, addres
     except BaseException:
         device.close()
         raise
-    return Link(temporary, "tap", device.fileno(), mtu, mac, offload=offload, udp_offload=udp_offload, handle=device)
+    return Link(temporary, "tap", device.fileno(), mtu, mac, offload=offload, udp_offload=udp_offload, handle=device,
+                big_tcp=kernel_knows_big_tcp())
 
 
 def create_container_veth(netns: str, *, ifname: str = "eth0", mac: bytes, address: IPv4Interface | None,
-                          gateway: IPv4Address | None, mtu: int, host_name: str, offload: bool = True,
+                          gateway: IPv4Address | None, mtu: int, host_name: str, offload: bool = True, big_tcp: bool = False,
                           ipv6: Ipv6Settings | None = None) -> Link:
-    """A veth pair: `ifname` in the namespace, `host_name` here, read and written through a packet socket."""
+    """A veth pair: `ifname` in the namespace, `host_name` here, read and written through a packet socket.
+
+    With `big_tcp` both ends take superframes of `BIG_TCP_BYTES`, if the kernel knows such.
+    """
+    big_tcp = big_tcp and offload and kernel_knows_big_tcp()
     _check_free(netns, ifname)
     with _namespace(netns) as fd, netlink() as ipr:
         try:
@@ -198,13 +217,15 @@ def create_container_veth(netns: str, *, ifname: str = "eth0", mac: bytes, addre
         with _configuring(host_name), netlink() as ipr:
             index = interfaces.index_of(host_name)
             ipr.link("set", index=index, mtu=mtu, state="up")
-        run_inside(netns, configure_inside, ifname, ifname, mac, address, gateway, mtu, ipv6)
+            if big_tcp:
+                ipr.link("set", index=index, gso_ipv4_max_size=BIG_TCP_BYTES)
+        run_inside(netns, configure_inside, ifname, ifname, mac, address, gateway, mtu, ipv6, big_tcp=big_tcp)
         handle = open_packet_socket(host_name)
     except BaseException:
         interfaces.delete_link(host_name)
         raise
     return Link(host_name, "veth", handle.fileno(), mtu, mac, offload=offload,
-                udp_offload=offload and kernel_knows_udp_superframes(), handle=handle, delete=host_name)
+                udp_offload=offload and kernel_knows_udp_superframes(), handle=handle, big_tcp=big_tcp, delete=host_name)
 
 
 def open_uplink(ifname: str, known: interfaces.UplinkState | None = None) -> Link:
@@ -212,7 +233,17 @@ def open_uplink(ifname: str, known: interfaces.UplinkState | None = None) -> Lin
     state = known or interfaces.read_uplink(ifname)
     handle = open_packet_socket(ifname)
     return Link(ifname, "packet", handle.fileno(), state.mtu, state.mac, offload=True,
-                udp_offload=kernel_knows_udp_superframes(), handle=handle)
+                udp_offload=kernel_knows_udp_superframes(), handle=handle, big_tcp=takes_big_tcp(state))
+
+
+def takes_big_tcp(uplink: interfaces.UplinkState) -> bool:
+    """Whether an uplink is set to take all the superframes that veth pairs give."""
+    return uplink.superframe_bytes >= BIG_TCP_BYTES
+
+
+def could_take_big_tcp(uplink: interfaces.UplinkState) -> bool:
+    """Whether it can be set to, and is not."""
+    return uplink.superframe_bytes < BIG_TCP_BYTES <= uplink.superframe_limit_bytes and kernel_knows_big_tcp()
 
 
 def open_packet_socket(ifname: str) -> socket.socket:
@@ -244,7 +275,7 @@ def open_packet_socket(ifname: str) -> socket.socket:
 
 
 def configure_inside(temporary: str, ifname: str, mac: bytes, address: IPv4Interface | None, gateway: IPv4Address | None,
-                     mtu: int, ipv6: Ipv6Settings | None = None) -> None:
+                     mtu: int, ipv6: Ipv6Settings | None = None, *, big_tcp: bool = False) -> None:
     """In the container's namespace: name, MAC, MTU, addresses, up, the loopback too, and the way out.
 
     Without an IPv4 address the interface is left for a DHCP client to configure. Without IPv6 it speaks none, as Docker has it:
@@ -253,6 +284,8 @@ def configure_inside(temporary: str, ifname: str, mac: bytes, address: IPv4Inter
     with _configuring(ifname), netlink() as ipr:
         index = interfaces.index_of(temporary)
         ipr.link("set", index=index, ifname=ifname, address=mac.hex(":"), mtu=mtu, txqlen=TAP_QUEUE_FRAMES)
+        if big_tcp:
+            ipr.link("set", index=index, gso_ipv4_max_size=BIG_TCP_BYTES)
         if ipv6 is None:
             _quiet_ipv6(ifname)
         if address is not None:

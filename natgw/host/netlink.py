@@ -44,8 +44,15 @@ if "pyroute2" not in sys.modules:
 
 from pyroute2.iproute.linux import IPRoute  # noqa: E402
 from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # noqa: E402
 
 __all__ = ["IPRoute", "NetlinkError", "netlink"]
+
+
+_IFLA_DEVLINK_PORT = 62
+# pyroute2 0.9 knows the attributes of a link up to the one before; what follows is from linux/if_link.h.
+if len(ifinfmsg.nla_map) == _IFLA_DEVLINK_PORT:
+    ifinfmsg.nla_map = (*ifinfmsg.nla_map, ("IFLA_DEVLINK_PORT", "hex"), ("IFLA_GSO_IPV4_MAX_SIZE", "uint32"))
 
 
 @contextmanager

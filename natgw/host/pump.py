@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from natgw.datapath import Datapath, Port
-from natgw.wire.segment import CannotSegment, segments
+from natgw.wire.segment import LONGEST_FRAME_BYTES, CannotSegment, segments, superframes
 from natgw.wire.vnet import GSO_ECN, GSO_UDP_L4, NEEDS_CSUM
 
 FRAMES_PER_TURN = 256
@@ -47,8 +47,9 @@ An answer is often some microseconds away: the other end has just been handed a 
 more than that, and where the processor halts in between, several times more. Asking costs only time that nobody else wants,
 since every time round it is offered to the other processes (sched_yield).
 """
-BUFFER_BYTES = 10 + 14 + 65535 + 64
-"""The largest frame with its offload header, and a little, so that a fixed-size unpack never runs off the end."""
+BUFFER_BYTES = 10 + 14 + 8 * 65535 + 64
+"""The longest superframe that Linux makes (GSO_MAX_SIZE) with its offload header, and a little, so that a fixed-size unpack
+never runs off the end. A page that no frame has reached takes no memory."""
 
 _GONE = frozenset((errno.EBADFD, errno.EBADF, errno.ENODEV, errno.ENXIO))
 
@@ -61,6 +62,7 @@ class PumpedLink(Protocol):
     fd: int
     offload: bool
     udp_offload: bool
+    big_tcp: bool
 
 
 OnLost = Callable[[Port, OSError], None]
@@ -132,7 +134,7 @@ class Pump:
             return _segmenting_writer(link.fd, counters, _needs_work)
         if not link.udp_offload:
             return _segmenting_writer(link.fd, counters, _is_udp_superframe)
-        return _plain_writer(link.fd, counters)
+        return _cutting_writer(link, counters)
 
     # -- wake-ups ------------------------------------------------------------------------------------------------------
 
@@ -239,6 +241,29 @@ def _plain_writer(fd: int, counters: list[int]) -> Callable[[memoryview], None]:
     write = os.write
 
     def transmit(frame: memoryview) -> None:
+        try:
+            counters[1] += write(fd, frame)
+            counters[0] += 1
+        except OSError:
+            counters[2] += 1
+
+    return transmit
+
+
+def _cutting_writer(link: PumpedLink, counters: list[int]) -> Callable[[memoryview], None]:
+    """For a link with offload: a superframe that is longer than it takes becomes several, which count as one that was cut."""
+    write, fd = os.write, link.fd
+    plain = _plain_writer(fd, counters)
+
+    def transmit(frame: memoryview) -> None:
+        if len(frame) > LONGEST_FRAME_BYTES and not link.big_tcp:
+            counters[3] += 1
+            try:
+                for piece in superframes(frame):
+                    plain(piece)
+            except CannotSegment:
+                counters[2] += 1
+            return
         try:
             counters[1] += write(fd, frame)
             counters[0] += 1

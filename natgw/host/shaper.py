@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from natgw.datapath.port import Receive, Transmit
+from natgw.wire.segment import LONGEST_FRAME_BYTES, CannotSegment, superframes
 from natgw.wire.vnet import VNET_BYTES
 
 QUEUE_S = 0.05
@@ -69,7 +70,17 @@ class Shaper:
         self._timer: asyncio.TimerHandle | None = None
 
     def send(self, frame: memoryview) -> None:
-        """Take a frame, which lies in a buffer that is used again."""
+        """Take a frame, which lies in a buffer that is used again. A superframe beyond 64 KiB is taken by parts."""
+        if len(frame) > LONGEST_FRAME_BYTES:
+            try:
+                for part in superframes(frame):
+                    self._take(part)
+            except CannotSegment:
+                self._dropped()
+        else:
+            self._take(frame)
+
+    def _take(self, frame: memoryview) -> None:
         if not self._queue and self._refill() > 0:
             self._tokens -= bytes_on_wire(frame)
             self._forward(frame)

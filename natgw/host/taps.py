@@ -95,4 +95,5 @@ def _open(name: str, mac: bytes, mtu: int, *, offload: bool) -> Link:
         handle.close()
         busy = ": another process has it" if error.errno == errno.EBUSY else ""
         raise NatgwError(f"cannot open tap {name}: {error.strerror}{busy}") from None
-    return Link(name, "tap", handle.fileno(), mtu, mac, offload=offload, udp_offload=udp_offload, handle=handle)
+    return Link(name, "tap", handle.fileno(), mtu, mac, offload=offload, udp_offload=udp_offload, handle=handle,
+                big_tcp=links.kernel_knows_big_tcp())

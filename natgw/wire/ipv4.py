@@ -7,6 +7,8 @@
 
 and what natgw must know of the transport header behind it. Ports of TCP and UDP lie right behind the addresses when
 there are no options: source, destination, source port and destination port are 12 bytes in a row at offset 12.
+
+A superframe of TCP may be longer than its header can say, and then says 0 (`big_tcp_bytes`).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from natgw.wire.checksum import checksum
 from natgw.wire.ethernet import ETH, L3, TYPE_IPV4
 from natgw.wire.ip import IpPacket
 from natgw.wire.transport import CHECKSUM_OFFSETS, NAMES, WITH_PORTS, has_sound_header
+from natgw.wire.vnet import GSO_ECN, GSO_TCPV4
 
 ICMP = 1
 TCP = 6
@@ -28,6 +31,8 @@ PROTOCOL_NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "icmpv6", **NAME
 PROTOCOL_NUMBERS = {name: number for number, name in PROTOCOL_NAMES.items()}
 
 IPV4_BYTES = 20
+LONGEST = 65535
+"""Bytes of an IP packet, as its header can say them."""
 MORE_FRAGMENTS = 0x2000
 DONT_FRAGMENT = 0x4000
 FRAGMENT_OFFSET = 0x1FFF
@@ -103,6 +108,8 @@ def parse_ipv4(buf: bytearray, n: int) -> Ipv4Packet | Malformed:
     header = (version_ihl & 0x0F) * 4
     if header < IPV4_BYTES or n < L3 + header:
         return Malformed.BAD_IHL
+    if not total and protocol == TCP:
+        total = big_tcp_bytes(n, buf[1])
     if total < header or n < L3 + total:
         return Malformed.BAD_LENGTH
     if int.from_bytes(buf[L3 : L3 + header], "big") % 0xFFFF:
@@ -123,6 +130,13 @@ def parse_ipv4(buf: bytearray, n: int) -> Ipv4Packet | Malformed:
     if packet.fragment_offset == 0 and not read_transport(packet):
         return Malformed.BAD_TRANSPORT
     return packet
+
+
+def big_tcp_bytes(n: int, gso_type: int) -> int:
+    """The length of the IP packet in a frame of `n` bytes whose header says 0, if it is a TCP superframe that is longer than
+    the field can say; else 0. Linux calls it BIG TCP (6.3 and later, `iph_totlen` in include/linux/ip.h); it leaves no machine.
+    """
+    return n - L3 if n > L3 + LONGEST and gso_type & ~GSO_ECN == GSO_TCPV4 else 0
 
 
 def read_transport(packet: IpPacket) -> bool:

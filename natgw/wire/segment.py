@@ -15,12 +15,23 @@ from collections.abc import Iterator
 
 from natgw.wire.checksum import checksum, fold, ones_sum, pseudo_sum
 from natgw.wire.ethernet import ETH, ETH_BYTES, L3, TYPE_IPV4, TYPE_IPV6
-from natgw.wire.ipv4 import CHECKSUM_OFFSET, DONT_FRAGMENT, FRAGMENT_OFFSET, IPV4_BYTES, MORE_FRAGMENTS, TCP, UDP
+from natgw.wire.ipv4 import (
+    CHECKSUM_OFFSET,
+    DONT_FRAGMENT,
+    FRAGMENT_OFFSET,
+    IPV4_BYTES,
+    LONGEST,
+    MORE_FRAGMENTS,
+    TCP,
+    UDP,
+)
 from natgw.wire.vnet import GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, NO_OFFLOAD, VNET, VNET_BYTES
 
 _U16 = struct.Struct("!H")
 _U32 = struct.Struct("!I")
 
+LONGEST_FRAME_BYTES = L3 + LONGEST
+"""With its offload header; longer ones are superframes of TCP."""
 _TCP_LAST_ONLY = 0x01 | 0x08
 """FIN and PSH."""
 _TCP_FIRST_ONLY = 0x80
@@ -50,6 +61,42 @@ def segments(frame: bytes | bytearray | memoryview) -> Iterator[bytearray]:
     if kind not in (GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4) or not gso_size:
         raise CannotSegment(f"gso type {kind} with size {gso_size}")
     yield from _cut(frame, TCP if kind != GSO_UDP_L4 else UDP, gso_size)
+
+
+def superframes(frame: memoryview) -> Iterator[memoryview]:
+    """A TCP superframe that is longer than an IPv4 header can say (BIG TCP), as superframes that are not, in order.
+
+    The last may be a single packet. Nothing is copied: each is a part of `frame` with its headers written in front of it,
+    over what lies there. It is to be used before the next one is asked for; in the end `frame` is what it was. Raises
+    CannotSegment.
+    """
+    flags, gso_type, _, gso_size, _, _ = VNET.unpack_from(frame, 0)
+    l4, payload = _layout(frame, TCP)
+    if gso_type & ~GSO_ECN != GSO_TCPV4 or not gso_size or not flags & NEEDS_CSUM:
+        raise CannotSegment(f"gso type {gso_type} with size {gso_size} is no superframe of TCP")
+    step = (LONGEST - (payload - L3)) // gso_size * gso_size
+    headers = bytearray(frame[:payload])
+    ident, sequence = _U16.unpack_from(headers, L3 + 4)[0], _U32.unpack_from(headers, l4 + 4)[0]
+    unfinished = _U16.unpack_from(headers, l4 + CHECKSUM_OFFSET[TCP])[0] - (len(frame) - l4)
+    tcp_flags, end = headers[l4 + 13], len(frame)
+    for start in range(payload, end, step):
+        stop = min(start + step, end)
+        _U16.pack_into(headers, L3 + 2, payload - L3 + stop - start)
+        _U16.pack_into(headers, L3 + 4, ident + (start - payload) // gso_size & 0xFFFF)
+        rewrite_ip_checksum(headers)
+        _U32.pack_into(headers, l4 + 4, sequence + start - payload & 0xFFFFFFFF)
+        headers[l4 + 13] = tcp_flags if stop == end else tcp_flags & ~_TCP_LAST_ONLY
+        _U16.pack_into(headers, l4 + CHECKSUM_OFFSET[TCP], (unfinished + payload - l4 + stop - start) % 0xFFFF)
+        if stop - start <= gso_size:
+            headers[1] = GSO_NONE
+            headers[4:6] = b"\0\0"
+        at = start - payload
+        covered = bytes(frame[at:start])
+        frame[at:start] = headers
+        yield frame[at:stop]
+        frame[at:start] = covered
+        tcp_flags &= ~_TCP_FIRST_ONLY
+        headers[1] = GSO_TCPV4
 
 
 def complete_checksum(frame: bytearray, csum_start: int, csum_offset: int) -> None:

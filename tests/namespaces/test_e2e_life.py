@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.namespaces.topology import GATEWAY, OUTSIDE, Lab, eventually, ip, web_server
+from natgw.host.interfaces import LEGACY_SUPERFRAME_BYTES
+from natgw.host.links import BIG_TCP_BYTES, kernel_knows_big_tcp
+from tests.namespaces.topology import GATEWAY, OUTSIDE, Lab, Namespace, eventually, ip, web_server
 
 
 def gone(pid: int) -> bool:
@@ -69,6 +71,33 @@ def test_kill_9_and_up_again(lab: Lab) -> None:
     veth.run("ping", "-c", "1", "-W", "2", OUTSIDE)
     lab.natgw("down")
     assert lab.leftovers() == []
+
+
+def superframe_bytes(namespace: Namespace) -> int:
+    """The longest superframe that the namespace's eth0 is set to take."""
+    program = "from natgw.host.interfaces import read_uplink; print(read_uplink('eth0').superframe_bytes)"
+    return int(namespace.run(sys.executable, "-c", program).stdout)
+
+
+def test_the_uplink_takes_what_a_veth_pair_gives_as_long_as_natgw_runs(lab: Lab) -> None:
+    if not kernel_knows_big_tcp():
+        longest = LEGACY_SUPERFRAME_BYTES
+    else:
+        longest = BIG_TCP_BYTES
+    pid = lab.up()
+    lab.container("tap")
+    assert superframe_bytes(lab.gateway) == LEGACY_SUPERFRAME_BYTES, "a tap gives none that are longer"
+    assert superframe_bytes(lab.container("veth", "--link", "veth")) == superframe_bytes(lab.gateway) == longest
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: gone(pid))
+    assert superframe_bytes(lab.gateway) == longest
+    lab.up()
+    assert superframe_bytes(lab.gateway) == longest, "the container is there again"
+    lab.natgw("down")
+    assert superframe_bytes(lab.gateway) == LEGACY_SUPERFRAME_BYTES
+    lab.up("--no-big-tcp")
+    veth = lab.container("other", "--link", "veth")
+    assert superframe_bytes(veth) == superframe_bytes(lab.gateway) == LEGACY_SUPERFRAME_BYTES
 
 
 def test_a_second_up_is_refused(lab: Lab) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.namespaces.conftest import Pair
-from tests.namespaces.topology import GATEWAY, OUTSIDE, Namespace, eventually, web_server
+from tests.namespaces.topology import GATEWAY, OUTSIDE, Lab, Namespace, eventually, web_server
 
 
 def ping(namespace: Namespace, target: str, *args: str) -> None:
@@ -74,6 +75,35 @@ def test_a_hundred_megabytes_arrive_whole(pair: Pair, direction: str, tmp_path: 
         far.end(server)
         if direction == "up":
             pair.lab.natgw("unpublish", "one", "8000:8000")
+
+
+@pytest.mark.requires("curl")
+@pytest.mark.parametrize("kinds", [("veth", "veth"), ("veth", "tap"), ("tap", "veth")], ids="-to-".join)
+def test_between_links_of_all_kinds_as_well(lab: Lab, kinds: tuple[str, str], tmp_path: Path) -> None:
+    """Whatever the superframes are that one end gives and the other takes."""
+    (tmp_path / "big").write_bytes(random.Random(7).randbytes(50_000_000))
+    lab.up()
+    server, client = (lab.container(name, "--link", kind) for name, kind in zip(("one", "two"), kinds, strict=True))
+    web_server(server, 8000, tmp_path)
+    for target in (client, lab.gateway):
+        target.run("curl", "-sS", "--max-time", "40", "-o", str(tmp_path / "copy"), "http://172.17.0.2:8000/big")
+        assert (tmp_path / "copy").read_bytes() == (tmp_path / "big").read_bytes()
+    assert all(port["tx_drops"] == 0 for port in lab.json("stats")["ports"])
+
+
+@pytest.mark.requires("curl")
+def test_an_uplink_that_is_not_set_for_it_gets_shorter_superframes(lab: Lab, tmp_path: Path) -> None:
+    data = random.Random(8).randbytes(20_000_000)
+    (tmp_path / "big").write_bytes(data)
+    lab.up()
+    one = lab.container("one", "--link", "veth", "-p", "8000:8000")
+    lab.gateway.run(sys.executable, "-c", "from natgw.host.interfaces import set_superframe_bytes as set; set('eth0', 65536)")
+    eventually(lambda: lab.json("status")["uplink"]["superframe_bytes"] == 65536)
+    web_server(one, 8000, tmp_path)
+    lab.outside.run("curl", "-sS", "--max-time", "40", "-o", str(tmp_path / "copy"), f"http://{GATEWAY}:8000/big")
+    assert (tmp_path / "copy").read_bytes() == data
+    uplink = next(port for port in lab.json("stats")["ports"] if port["name"] == "eth0")
+    assert uplink["tx_drops"] == 0
 
 
 @pytest.mark.requires("curl")

@@ -206,6 +206,7 @@ subnet = "10.9.0.0/24"
 gateway = "10.9.0.9"
 mtu = 1400
 link = "veth"
+big_tcp = false
 port_range = "1024-2047"
 exclusive_uplink = true
 ipv6 = true

@@ -30,6 +30,7 @@ class PipeLink:
     kind: str = "pipe"
     offload: bool = True
     udp_offload: bool = True
+    big_tcp: bool = True
 
     def __post_init__(self) -> None:
         self.fd = self.near.fileno()
