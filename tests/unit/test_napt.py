@@ -560,6 +560,33 @@ def test_an_error_of_the_remote_itself_and_one_of_a_router_on_the_way() -> None:
 
 
 @pytest.mark.requirement("I3")
+def test_an_error_is_one_hop_older_behind_the_gateway() -> None:
+    lab = Lab()
+    sent = bytes(lab.send("a", from_a(UDP(sport=5000, dport=53))).packet[IP])
+    assert lab.send("uplink", from_outside(ICMP(type=3, code=3) / Raw(sent), ttl=17)).packet[IP].ttl == 16
+
+
+@pytest.mark.requirement("I3")
+def test_an_error_waits_for_a_neighbour_as_any_packet_does() -> None:
+    lab = Lab()
+    lab.publish(8080, 80, "udp")
+    received = bytes(lab.send("uplink", from_outside(UDP(sport=5000, dport=8080) / b"x")).packet[IP])
+    lab.dp.update_uplink(uplink_config(mtu=1400))  # neighbours are asked for anew
+    assert lab.send("a", from_a(ICMP(type=3, code=3) / Raw(received))).verdict is Verdict.QUEUED
+    error = next(each for each in lab.send("uplink", arp_reply(ROUTER, ROUTER_MAC)).sent if each.port == "uplink")
+    assert (error.packet[IP].src, error.packet[IP].dst, error.packet[ICMP].type) == (EXTERNAL, REMOTE, 3)
+
+
+@pytest.mark.requirement("I3")
+def test_a_redirect_is_for_its_own_link_alone() -> None:
+    """RFC 1812 section 5.2.7.2: it tells a host of the link a better way on that link."""
+    lab = Lab()
+    sent = bytes(lab.send("a", from_a(UDP(sport=5000, dport=53))).packet[IP])
+    out = lab.send("uplink", from_outside(ICMP(type=5, code=1, gw="198.51.100.9") / Raw(sent), src=ROUTER))
+    assert out.verdict is Verdict.DROP_ICMP_TYPE and not out.sent
+
+
+@pytest.mark.requirement("I3")
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
 def test_an_error_from_a_container_goes_out_as_the_gateways(protocol: str) -> None:
     lab = Lab()

@@ -521,6 +521,7 @@ def test_errors_about_what_went_out(lab: Lab6, error: Packet) -> None:
         assert back.verdict is Verdict.TRANSLATED_ERROR, name
         assert back.ports == ["a"]
         assert (back.packet[IPv6].src, back.packet[IPv6].dst) == ("2001:db8:77::1", A6)
+        assert back.packet[IPv6].hlim == 63, "one hop older"
         inner = bytes(back.only.raw[L3 + 48 :])
         expected = bytearray(bytes(sent[IPv6]))
         expected[7] = 63  # as it left
