@@ -11,7 +11,7 @@ from natgw.datapath.rewrite import can_translate, decrement_ttl, translate, tran
 from natgw.datapath.sides import Bridge, NoWay, Side, Uplink
 from natgw.datapath.verdict import Extra, Verdict
 from natgw.tables.flows import Leg, destination
-from natgw.tables.neigh import MAX_QUEUED_FRAMES, Neighbour
+from natgw.tables.neigh import Neighbour
 from natgw.wire import icmp, icmpv6
 from natgw.wire.ethernet import ETH, L3
 from natgw.wire.ip import IpPacket, is_link_local, is_multicast
@@ -129,10 +129,8 @@ def send_by(dp: Datapath, neighbour: Neighbour[Port], packet: IpPacket, verdict:
 
 
 def _queue(dp: Datapath, neighbour: Neighbour[Port], frame: memoryview) -> None:
-    """Let a frame wait for a neighbour; the oldest gives way."""
-    if len(neighbour.queue) == MAX_QUEUED_FRAMES:
-        dp.extras[Extra.QUEUE_DROPPED] += 1
-    neighbour.queue.append(bytes(frame))
+    """Let a frame wait for a neighbour; the oldest give way."""
+    dp.extras[Extra.QUEUE_DROPPED] += neighbour.queue.add(bytes(frame))
 
 
 def _segments_fit(dp: Datapath, packet: IpPacket, mtu: int) -> bool:

@@ -115,8 +115,8 @@ class Side:
         neighbour.mtu = neighbour.port.mtu
         neighbour.coalesces = neighbour.port.coalesces
         neighbour.transmit = neighbour.port.transmit
-        while neighbour.queue:
-            frame = bytearray(neighbour.queue.popleft())
+        for waiting in neighbour.queue.take():
+            frame = bytearray(waiting)
             frame[ETH:L3] = neighbour.header
             neighbour.transmit(memoryview(frame))
 

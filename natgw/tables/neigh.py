@@ -25,7 +25,10 @@ REACHABLE_S = 60.0
 UNUSED_S = 600.0
 RETRY_S = 1.0
 MAX_TRIES = 3
-MAX_QUEUED_FRAMES = 16
+MAX_QUEUED_BYTES = 212_992
+"""What may wait for one neighbour, as in Linux (unres_qlen_bytes of arp(7))."""
+QUEUED_FRAME_BYTES = 256
+"""What a frame counts besides its own bytes, so that small ones are not too many."""
 
 P = TypeVar("P")
 Transmit = Callable[[memoryview], None]
@@ -36,6 +39,37 @@ class NeighbourState(Enum):
     REACHABLE = "REACHABLE"
     PROBE = "PROBE"
     FAILED = "FAILED"
+
+
+class Waiting:
+    """Frames for a neighbour that is still looked for, the oldest first. There is always room for one, however long."""
+
+    __slots__ = ("_bytes", "_frames")
+
+    def __init__(self) -> None:
+        self._frames: deque[bytes] = deque()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def add(self, frame: bytes) -> int:
+        """Let a frame wait; gives how many older ones gave way to it."""
+        dropped = 0
+        size = len(frame) + QUEUED_FRAME_BYTES
+        while self._frames and self._bytes + size > MAX_QUEUED_BYTES:
+            self._bytes -= len(self._frames.popleft()) + QUEUED_FRAME_BYTES
+            dropped += 1
+        self._frames.append(frame)
+        self._bytes += size
+        return dropped
+
+    def take(self) -> list[bytes]:
+        """All of them, in order; none waits any more."""
+        frames = list(self._frames)
+        self._frames.clear()
+        self._bytes = 0
+        return frames
 
 
 class Neighbour(Generic[P]):
@@ -62,7 +96,7 @@ class Neighbour(Generic[P]):
         self.flows = 0
         self.pinned = False
         self.is_loopback = False
-        self.queue: deque[bytes] = deque(maxlen=MAX_QUEUED_FRAMES)
+        self.queue = Waiting()
 
 
 class NeighbourTable(Generic[P]):
@@ -182,8 +216,7 @@ class NeighbourTable(Generic[P]):
         entry.state = NeighbourState.FAILED
         entry.transmit = None
         entry.mac = None
-        frames = list(entry.queue)
-        entry.queue.clear()
+        frames = entry.queue.take()
         self._schedule(entry, now + REACHABLE_S)
         self._failed(entry, frames)
 
@@ -208,4 +241,4 @@ class NeighbourTable(Generic[P]):
         """An entry leaves the table: legs that still point to it must not send by it any more."""
         entry.transmit = None
         entry.state = NeighbourState.FAILED
-        entry.queue.clear()
+        entry.queue.take()

@@ -123,6 +123,13 @@ class GatewayMachine(RuleBasedStateMachine):
         if known.remote[0] not in self.external:
             self._inward(known.remote, known.external, known.protocol, flags, ttl, payload, kind=0)
 
+    @precondition(lambda self: self.model.flows)
+    @rule(flow=_any, remote=_any, flags=_flags, payload=_payloads, ttl=_ttls)
+    def stranger(self, flow: int, remote: int, flags: str, payload: bytes, ttl: int) -> None:
+        """Somebody outside, who may be another than its remote end, sends where the answers of a flow go."""
+        known = self._known(flow)
+        self._inward(self.remotes[remote % len(self.remotes)], known.external, known.protocol, flags, ttl, payload, kind=0)
+
     @precondition(lambda self: self.crossed)
     @rule(which=_any, error=st.sampled_from(ICMP_ERROR_TYPES), router=st.booleans(), whole=st.booleans())
     def icmp_error(self, which: int, error: tuple[int, int], router: bool, whole: bool) -> None:

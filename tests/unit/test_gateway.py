@@ -13,7 +13,8 @@ from scapy.packet import Packet, Raw
 
 from natgw.datapath import Datapath, NetworkConfig, PortKind, UplinkConfig, Verdict
 from natgw.errors import Conflict
-from natgw.wire.ethernet import parse_mac
+from natgw.tables.neigh import MAX_QUEUED_BYTES, QUEUED_FRAME_BYTES
+from natgw.wire.ethernet import L3, parse_mac
 from natgw.wire.vnet import GSO_TCPV4, GSO_UDP, GSO_UDP_L4, NEEDS_CSUM, VNET
 from tests.unit.core_lab import (
     A_IP,
@@ -374,11 +375,12 @@ def test_frames_wait_for_the_next_hop_and_leave_in_order() -> None:
 
 def test_only_the_newest_frames_wait() -> None:
     lab = Lab(resolved=False)
-    for number in range(20):
-        lab.send("a", from_a(UDP(sport=45000, dport=53) / bytes((number,))))
+    room = MAX_QUEUED_BYTES // (L3 + 28 + 1400 + QUEUED_FRAME_BYTES)
+    for number in range(room + 4):
+        lab.send("a", from_a(UDP(sport=45000, dport=53) / (bytes((number,)) * 1400)))
     assert lab.dp.counters()["queue_dropped"] == 4
     out = lab.send("uplink", arp_reply(ROUTER, ROUTER_MAC))
-    assert [bytes(each.packet[UDP].payload)[0] for each in out.sent] == list(range(4, 20))
+    assert [bytes(each.packet[UDP].payload)[0] for each in out.sent] == list(range(4, room + 4))
 
 
 def test_a_next_hop_that_is_not_there_is_told() -> None:

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from natgw.tables.fdb import AGEING_S, Fdb, Learned
 from natgw.tables.flows import Flow, Leg, Mapping, Realm, leg_key
 from natgw.tables.flowtable import FlowTable
-from natgw.tables.neigh import MAX_QUEUED_FRAMES, MAX_TRIES, REACHABLE_S, RETRY_S, UNUSED_S, Neighbour, NeighbourTable
+from natgw.tables.neigh import (
+    MAX_QUEUED_BYTES,
+    MAX_TRIES,
+    QUEUED_FRAME_BYTES,
+    REACHABLE_S,
+    RETRY_S,
+    UNUSED_S,
+    Neighbour,
+    NeighbourTable,
+)
 from natgw.tables.neigh import NeighbourState as State
 from natgw.tables.ratelimit import ErrorLimiter, TokenBucket
 from natgw.tables.routes import RouteTable
@@ -156,7 +165,7 @@ def test_a_neighbour_is_asked_for_until_it_answers() -> None:
 def test_a_neighbour_that_never_answers_has_failed_with_what_waited() -> None:
     segment = Segment()
     entry = segment.resolve(IP1, 0.0)
-    entry.queue.append(b"frame")
+    assert entry.queue.add(b"frame") == 0
     segment.run(1, 2)
     assert segment.state(entry) is State.INCOMPLETE and not segment.failed
     segment.run(3, 3)
@@ -224,10 +233,20 @@ def test_a_pinned_address_cannot_be_claimed_from_another_port() -> None:
 def test_frames_that_wait_are_the_newest() -> None:
     segment = Segment()
     entry = segment.resolve(IP1, 0.0)
-    for number in range(MAX_QUEUED_FRAMES + 5):
-        entry.queue.append(bytes((number,)))
+    frames = [number.to_bytes(2, "big") * 500 for number in range(MAX_QUEUED_BYTES // (1000 + QUEUED_FRAME_BYTES) + 5)]
+    assert [entry.queue.add(frame) for frame in frames] == [0] * (len(frames) - 5) + [1] * 5
     segment.run(1, 3)
-    assert segment.failed == [(IP1, [bytes((number,)) for number in range(5, MAX_QUEUED_FRAMES + 5)])]
+    assert segment.failed == [(IP1, frames[5:])]
+
+
+def test_what_waits_is_bounded_by_bytes_and_the_last_frame_always_waits() -> None:
+    entry = Segment().resolve(IP1, 0.0)
+    assert [entry.queue.add(bytes(65_000)) for _ in range(4)] == [0, 0, 0, 1]
+    assert entry.queue.add(bytes(400_000)) == 3 and len(entry.queue) == 1
+    assert entry.queue.add(b"short") == 1
+    assert entry.queue.take() == [b"short"] and len(entry.queue) == 0
+    full = MAX_QUEUED_BYTES - QUEUED_FRAME_BYTES
+    assert [entry.queue.add(bytes(full)), entry.queue.add(bytes(1))] == [0, 1], "to the byte, and taken frames count no more"
 
 
 def test_a_full_table_refuses_and_counts() -> None:
@@ -253,7 +272,7 @@ def test_what_leaves_the_table_sends_no_more() -> None:
     removed, at_port, cleared = segment.known(IP1, 0.0), segment.known(IP2, 0.0, "q"), segment.known(bytes(4), 0.0)
     for entry in (removed, at_port, cleared):
         entry.transmit = print
-        entry.queue.append(b"x")
+        entry.queue.add(b"x")
     assert segment.table.remove(IP1) is removed
     assert segment.table.remove(IP1) is None
     segment.table.forget_port("q")
@@ -261,7 +280,7 @@ def test_what_leaves_the_table_sends_no_more() -> None:
     segment.table.clear()
     assert segment.table.entries() == [] and segment.table.next_deadline() is None
     for entry in (removed, at_port, cleared):
-        assert (entry.transmit, entry.state, list(entry.queue)) == (None, State.FAILED, [])
+        assert (entry.transmit, entry.state, len(entry.queue)) == (None, State.FAILED, 0)
 
 
 # -- flows -----------------------------------------------------------------------------------------------------------
