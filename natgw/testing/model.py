@@ -252,7 +252,8 @@ class NatModel:
         mapping = self._mapping_for(packet)
         if mapping is None:
             return Dropped("no port", (3, 13))
-        self.held.pop((packet.dst, mapping.external), None)
+        if packet.protocol == "tcp":
+            self.held.pop((packet.dst, mapping.external), None)
         return self._begin(packet.protocol, packet.src, mapping.external, packet.dst, "outbound", mapping)
 
     def _resume_published(self, packet: Segment, port: int) -> ModelFlow | Dropped:

@@ -23,3 +23,14 @@ def test_a_port_rests_from_the_end_of_the_last_flow_that_used_it() -> None:
     assert not model.flows
     (port,) = model.resting
     assert port[:4] == ("udp", external, host[0], 310.0)
+
+
+@pytest.mark.requirement("T4")
+@pytest.mark.parametrize(("protocol", "event", "waits"), [("udp", "", True), ("tcp", "syn", False)])
+def test_a_syn_that_waits_does_so_for_the_other_half_of_its_connection_alone(protocol: str, event: str, waits: bool) -> None:
+    """Not for a datagram between the same two endpoints."""
+    host, external, remote = ("172.17.0.2", 5000), ("198.51.100.2", 5000), ("203.0.113.1", 53)
+    model = NatModel(NatConfig(), {host[0]}, [external[0]], (5000, 5000), lambda protocol, internal, remote: external)
+    model.from_outside(Segment("tcp", remote, external, "syn", 64))
+    model.from_inside(Segment(protocol, host, remote, event, 64))
+    assert bool(model.held) is waits
