@@ -56,6 +56,17 @@ def test_an_error_about_anything_else_does_not_come_in() -> None:
     assert lab.send("uplink", from_outside(ICMP(type=3, chksum=1) / quoted, src=OTHER, dst=A_IP)).sent == []
 
 
+@pytest.mark.requirement("C4", "I6")
+def test_nothing_that_is_no_whole_error_comes_in_as_one() -> None:
+    """Not even what has a quotation where an error has its own."""
+    lab = lab_for("destination")
+    quoted = Raw(bytes(IP(src=A_IP, dst=REMOTE) / UDP(sport=5000, dport=53)))
+    assert lab.send("uplink", from_outside(ICMP(type=3, code=1) / quoted, src=OTHER, dst=A_IP)).ports == ["a"]
+    for body in (UDP(sport=1, dport=2) / quoted, ICMP(type=8) / quoted, TCP(sport=1, dport=2, flags="S")):
+        assert lab.send("uplink", from_outside(body, src=OTHER, dst=A_IP)).sent == []
+    assert lab.send("uplink", from_outside(ICMP(type=3, code=1) / quoted, src=OTHER, dst=A_IP, flags="MF")).sent == []
+
+
 @pytest.mark.requirement("C4", "I3")
 @HOW
 def test_an_error_about_what_came_in_goes_out_as_it_is(how: str) -> None:
