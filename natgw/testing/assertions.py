@@ -11,6 +11,7 @@ from scapy.packet import Packet
 from scapy.utils import checksum
 
 from natgw.testing.gateway import Delivery
+from natgw.testing.packets import dissected, payload_of
 
 
 def summary(packet: Packet | bytes) -> str:
@@ -31,16 +32,6 @@ def summary(packet: Packet | bytes) -> str:
         about = f" id {message.id}" if message.type in (0, 8) else ""
         return f"{ip.src} > {ip.dst}: icmp {message.type}/{message.code}{about}, {tail}"
     return f"{ip.src} > {ip.dst}: proto {ip.proto}, {tail}"
-
-
-def payload_of(packet: Packet | bytes) -> bytes:
-    """What the packet carries behind its transport header."""
-    packet = dissected(packet)
-    return bytes(packet[IP].payload.payload) if IP in packet else b""
-
-
-def dissected(packet: Packet | bytes) -> Packet:
-    return IP(packet) if isinstance(packet, bytes) else packet
 
 
 def difference(left: Packet | bytes, right: Packet | bytes) -> str:
