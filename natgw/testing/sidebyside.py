@@ -176,7 +176,7 @@ class SideBySide(RuleBasedStateMachine):
     def _packet(self, src: Endpoint, dst: Endpoint, protocol: str, flags: str, ttl: int, payload: bytes,
                 kind: int = 8) -> Packet:
         self.sent += 1
-        return packet_of(protocol, src, dst, payload, number=self.sent, flags=flags, ttl=ttl, kind=kind,
+        return packet_of(protocol, src, dst, payload, number=self.sent, flags=flags, ttl=ttl, asks=kind == 8,
                          identifier=src[1] if src[0] in self.names else dst[1])
 
     def _allocated(self, protocol: str, internal: Endpoint, remote: Endpoint) -> Endpoint | None:

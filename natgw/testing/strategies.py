@@ -1,32 +1,44 @@
 """Hypothesis strategies for what crosses a NAT, and for how it behaves.
 
-Packets are scapy's; frames and hostile bytes are bytes.
+Packets are scapy's; frames and hostile bytes are bytes. Where a version can be chosen it is 4 or 6; what is made about a packet
+is of the packet's version.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
+from ipaddress import ip_address, ip_network
 
 from hypothesis import strategies as st
-from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
 from natgw.datapath import PRESETS, TIMEOUT_PROFILES, Dependence, NatBehaviour, NatConfig, Timeouts
+from natgw.testing.packets import dissected, echo_of, error_of, fragments_of, transport_of, version_of
 
 ICMP_ERROR_TYPES = ((3, 0), (3, 1), (3, 3), (3, 4), (3, 13), (11, 0), (12, 0))
+ICMPV6_ERROR_TYPES = ((1, 0), (1, 1), (1, 3), (1, 4), (2, 0), (3, 0), (3, 1), (4, 0), (4, 1))
 TCP_FLAGS = ("S", "SA", "A", "PA", "FA", "R", "RA", "SF", "", "FPU")
 
 
 def addresses(network: str = "203.0.113.0/24") -> st.SearchStrategy[str]:
-    """Addresses of hosts in a network."""
-    base, _, length = network.partition("/")
-    first = int.from_bytes(bytes(map(int, base.split("."))), "big")
-    last = first + (1 << 32 - int(length or 32)) - 1
+    """Addresses of hosts in a network of either version."""
+    found = ip_network(network, strict=False)
+    first, last = int(found[0]), int(found[-1])
     usable = st.integers(first + 1, last - 1) if last - first > 1 else st.integers(first, last)
-    return usable.map(lambda number: ".".join(map(str, number.to_bytes(4, "big"))))
+    return usable.map(lambda number: str(type(found[0])(number)))
+
+
+def _inside(version: int) -> st.SearchStrategy[str]:
+    """Addresses as the simulated gateway gives them to containers."""
+    return addresses("fd00:1:2:3::/125" if version == 6 else "172.17.0.0/29")
+
+
+def _outside(version: int) -> st.SearchStrategy[str]:
+    return addresses("2001:db8:113::/64") if version == 6 else addresses()
 
 
 def ports(low: int = 1, high: int = 65535) -> st.SearchStrategy[int]:
@@ -38,20 +50,25 @@ def ports(low: int = 1, high: int = 65535) -> st.SearchStrategy[int]:
 
 @st.composite
 def segments(draw: st.DrawFn, src: st.SearchStrategy[str] | None = None, dst: st.SearchStrategy[str] | None = None,
-             protocols: Sequence[str] = ("udp", "tcp", "icmp"), max_payload: int = 40) -> Packet:
-    """Whole, well-formed IP packets: UDP (at times without a checksum), TCP with any flags, ICMP echo."""
-    ip = IP(src=draw(src or addresses("172.17.0.0/29")), dst=draw(dst or addresses()), id=draw(st.integers(0, 65535)),
-            ttl=draw(st.sampled_from((1, 2, 64, 255))))
-    payload = Raw(draw(st.binary(max_size=max_payload)))
+             protocols: Sequence[str] = ("udp", "tcp", "icmp"), max_payload: int = 40, version: int = 4) -> Packet:
+    """Whole, well-formed IP packets: UDP (of IPv4 at times without a checksum), TCP with any flags, echo of ICMP or ICMPv6.
+
+    Addresses that are given must be of `version`.
+    """
+    one, two = draw(_inside(version) if src is None else src), draw(_outside(version) if dst is None else dst)
+    number, hops = draw(st.integers(0, 65535)), draw(st.sampled_from((1, 2, 64, 255)))
+    ip = IPv6(src=one, dst=two, fl=number, hlim=hops) if version == 6 else IP(src=one, dst=two, id=number, ttl=hops)
+    payload = draw(st.binary(max_size=max_payload))
     kind = draw(st.sampled_from(list(protocols)))
     if kind == "icmp":
-        return ip / ICMP(type=draw(st.sampled_from((0, 8))), id=draw(st.integers(0, 65535))) / payload
+        asks, identifier = draw(st.booleans()), draw(st.integers(0, 65535))
+        return ip / echo_of(version, asks=asks, identifier=identifier, number=0, payload=payload)
     sport, dport = draw(ports()), draw(ports())
     if kind == "udp":
-        checksum = {"chksum": 0} if draw(st.booleans()) else {}
-        return ip / UDP(sport=sport, dport=dport, **checksum) / payload
+        checksum = {"chksum": 0} if version == 4 and draw(st.booleans()) else {}
+        return ip / UDP(sport=sport, dport=dport, **checksum) / Raw(payload)
     return ip / TCP(sport=sport, dport=dport, flags=draw(st.sampled_from(TCP_FLAGS)),
-                    seq=draw(st.integers(0, 2**32 - 1))) / payload
+                    seq=draw(st.integers(0, 2**32 - 1))) / Raw(payload)
 
 
 @dataclass(frozen=True)
@@ -62,16 +79,17 @@ class Conversation:
 
 
 @st.composite
-def flows(draw: st.DrawFn, max_data: int = 5) -> Conversation:
+def flows(draw: st.DrawFn, max_data: int = 5, version: int = 4) -> Conversation:
     """A conversation as its two ends would have it without a NAT: UDP both ways, or TCP from handshake to close."""
-    one, two = draw(addresses("172.17.0.0/29")), draw(addresses())
+    one, two = draw(_inside(version)), draw(_outside(version))
     sport, dport = draw(ports()), draw(ports())
     data = draw(st.lists(st.tuples(st.booleans(), st.binary(min_size=1, max_size=40)), max_size=max_data))
+    header = IPv6 if version == 6 else IP
 
     def packet(outward: bool, layer: type[Packet], **fields: object) -> tuple[bool, Packet]:
         ends = ({"src": one, "dst": two}, {"sport": sport, "dport": dport}) if outward else (
             {"src": two, "dst": one}, {"sport": dport, "dport": sport})
-        return outward, IP(**ends[0]) / layer(**ends[1], **fields)
+        return outward, header(**ends[0]) / layer(**ends[1], **fields)
 
     if draw(st.booleans()):
         begin = (True, packet(True, UDP)[1] / Raw(b"first"))
@@ -84,27 +102,34 @@ def flows(draw: st.DrawFn, max_data: int = 5) -> Conversation:
 
 @st.composite
 def fragment_trains(draw: st.DrawFn, packets: st.SearchStrategy[Packet] | None = None) -> list[Packet]:
-    """The fragments of one packet, at least two, in any order."""
-    whole = draw(packets or segments(protocols=("udp", "icmp")))
-    whole = IP(bytes(whole / Raw(draw(st.binary(min_size=24, max_size=80)))))
-    del whole.len, whole.chksum, whole[IP].payload.chksum
-    if UDP in whole:
-        del whole[UDP].len
-    pieces = fragment(IP(bytes(whole)), fragsize=draw(st.sampled_from((8, 16, 24))))
-    return list(draw(st.permutations(pieces)))
+    """The fragments of one packet, at least two, in any order. A packet of IPv6 must have no extension headers."""
+    drawn = draw(segments(protocols=("udp", "icmp")) if packets is None else packets)
+    whole = _without_lengths(dissected(bytes(drawn)))
+    whole = dissected(bytes(whole / Raw(draw(st.binary(min_size=24, max_size=80)))))
+    size, number = draw(st.sampled_from((8, 16, 24))), draw(st.integers(0, 2**32 - 1))
+    return list(draw(st.permutations(fragments_of(whole, size, number))))
+
+
+def _without_lengths(packet: Packet) -> Packet:
+    """The packet with what scapy fills in left open: lengths and checksums."""
+    for layer in (packet, packet.payload):
+        for name in ("len", "plen", "chksum", "cksum"):
+            if name in layer.fields:
+                delattr(layer, name)
+    return packet
 
 
 @st.composite
 def icmp_errors(draw: st.DrawFn, about: Packet | bytes, src: str | None = None) -> Packet:
-    """An ICMP error about a packet as it arrived, to its sender: from where it went to, or from a router on the way.
+    """An ICMP or ICMPv6 error about a packet as it arrived, to its sender: from where it went to, or from a router on the way.
 
     It quotes all of the packet or only the IP header and 8 bytes (RFC 792).
     """
     data = bytes(about)
-    quoted = IP(data)
-    type_, code = draw(st.sampled_from(ICMP_ERROR_TYPES))
-    length = (data[0] & 15) * 4 + 8 if draw(st.booleans()) else len(data)
-    return IP(src=src or quoted.dst, dst=quoted.src) / ICMP(type=type_, code=code) / Raw(data[:length])
+    quoted = dissected(data)
+    kind = draw(st.sampled_from(ICMPV6_ERROR_TYPES if version_of(data) == 6 else ICMP_ERROR_TYPES))
+    length = transport_of(data).at + 8 if draw(st.booleans()) else len(data)
+    return error_of(src or quoted.dst, quoted.src, kind, data[:length])
 
 
 @st.composite
@@ -112,19 +137,20 @@ def hostile_bytes(draw: st.DrawFn, packets: st.SearchStrategy[Packet] | None = N
     """Bytes where an IP packet should be: noise, or a packet with bits turned, cut short, or with lengths that lie."""
     if draw(st.integers(0, 4)) == 0:
         return draw(st.binary(max_size=80))
-    data = bytearray(bytes(draw(packets or segments())))
+    data = bytearray(bytes(draw(segments() if packets is None else packets)))
     for _ in range(draw(st.integers(0, 3))):
         data[draw(st.integers(0, len(data) - 1))] ^= draw(st.integers(1, 255))
     if draw(st.booleans()):
         del data[draw(st.integers(0, len(data))) :]
     elif draw(st.booleans()):
-        data[2:4] = draw(st.integers(0, 65535)).to_bytes(2, "big")
+        at = 4 if version_of(bytes(data)) == 6 else 2
+        data[at : at + 2] = draw(st.integers(0, 65535)).to_bytes(2, "big")
     return bytes(data)
 
 
 def frames(src_mac: str, dst_mac: str, packets: st.SearchStrategy[Packet] | None = None) -> st.SearchStrategy[bytes]:
     """Ethernet frames with IP packets in them."""
-    return (packets or segments()).map(lambda packet: bytes(Ether(src=src_mac, dst=dst_mac) / packet))
+    return (segments() if packets is None else packets).map(lambda packet: bytes(Ether(src=src_mac, dst=dst_mac) / packet))
 
 
 @st.composite
@@ -154,7 +180,7 @@ def nat_configs(draw: st.DrawFn, allocations: Sequence[str] = ("preserve", "rand
         return replace(PRESETS[preset], allocation=draw(st.sampled_from(list(allocations))))
     chosen = draw(st.lists(st.sampled_from(list(external)), unique=True)) if external else []
     return NatConfig(
-        external_addresses=tuple(map(IPv4Address, chosen)), paired=draw(st.booleans()), udp=draw(behaviours()),
+        external_addresses=tuple(map(ip_address, chosen)), paired=draw(st.booleans()), udp=draw(behaviours()),
         tcp=draw(behaviours()), timeouts=draw(timeouts()),
         allocation=draw(st.sampled_from(list(allocations))), parity=draw(st.booleans()), hairpin=draw(st.integers(0, 3)) > 0,
         refresh_inbound=draw(st.integers(0, 3)) > 0, pick_up=draw(st.booleans()), hold_syn_s=draw(st.sampled_from((0.0, 6.0))),
