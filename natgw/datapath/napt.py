@@ -213,9 +213,9 @@ class Napt:
         reply = Leg(leg_key(internal, packet.src, port, packet.sport),
                     leg_key(packet.dst, packet.src, packet.dport, packet.sport), bridge.realm, hop)
         flow = Flow(packet.protocol, original, reply, mapping, bridge.name, "inbound")
-        if packet.protocol == UDP and self.flows.has(bridge.realm, UDP, reply.key):
+        if packet.protocol in (UDP, UDPLITE) and self.flows.has(bridge.realm, packet.protocol, reply.key):
             # The other way is taken: towards this remote the endpoint has another mapping. So this one only leads in.
-            prepare(original, UDP)
+            prepare(original, packet.protocol)
             return original
         return self._add(flow, state, now)
 

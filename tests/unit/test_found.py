@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from scapy.layers.inet import IP, TCP, UDP
 
-from natgw.datapath import PRESETS, NatConfig
+from natgw.datapath import PRESETS, Dependence, NatBehaviour, NatConfig
 from natgw.testing import SimulatedGateway
+from natgw.testing.packets import endpoints, packet_of
 
 ONE, TWO = "172.17.0.2", "172.17.0.3"
 FAR, OTHER = ("203.0.113.1", 53), ("203.0.113.2", 53)
@@ -79,3 +81,18 @@ def test_a_syn_once_more_takes_no_idle_time_of_a_later_configuration() -> None:
         gateway.send("c1", syn)
         (flow,) = gateway.flows()
         assert flow["timeout_s"] == NatConfig().timeouts.tcp_syn_sent_s != PRESETS["linux"].timeouts.tcp_syn_sent_s
+
+
+@pytest.mark.parametrize("far", [FAR[0], "2001:db8:113::1"], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize(("protocol", "arrives"), [("udp", True), ("udplite", True), ("sctp", False)])
+def test_two_mappings_of_an_endpoint_both_lead_in_for_one_remote(protocol: str, arrives: bool, far: str) -> None:
+    """UDP-Lite is treated as UDP is; TCP, and SCTP with it, has a state that both ways make, and so one external endpoint."""
+    open_to_all = NatBehaviour(mapping=Dependence.ADDRESS_AND_PORT_DEPENDENT, filtering=Dependence.ENDPOINT_INDEPENDENT)
+    for fast_path in (True, False):
+        gateway = SimulatedGateway(NatConfig(udp=open_to_all, tcp=open_to_all), external=["198.51.100.2", "2001:db8:51::2"],
+                                   fast_path=fast_path)
+        own = (gateway.containers6 if ":" in far else gateway.containers)["c1"]
+        _, second = (gateway.send("c1", packet_of(protocol, (own, 5000), (far, port), b"", number=1))[0] for port in (53, 54))
+        found = gateway.send("outside", packet_of(protocol, (far, 53), endpoints(second.packet)[0], b"", number=1))
+        assert [(each.to, *endpoints(each.packet)) for each in found] == ([("c1", (far, 53), (own, 5000))] if arrives else [])
+        assert len(gateway.flows()) == 2
