@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         summary,
     )
     from natgw.testing.gateway import OUTSIDE, Delivery, SimulatedGateway, Wire
-    from natgw.testing.machine import AT_LEAST, GatewayMachine, check_machine
+    from natgw.testing.machine import AT_LEAST, GatewayMachine, GatewayMachine6, check_machine
     from natgw.testing.model import NatModel, Segment
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "OUTSIDE",
     "Delivery",
     "GatewayMachine",
+    "GatewayMachine6",
     "NatModel",
     "Segment",
     "SimulatedGateway",
@@ -47,7 +48,7 @@ __all__ = [
 _MODULES = {
     "assertions": ("assert_checksums", "assert_deliveries_equal", "assert_packets_equal", "difference", "summary"),
     "gateway": ("OUTSIDE", "Delivery", "SimulatedGateway", "Wire"),
-    "machine": ("AT_LEAST", "GatewayMachine", "check_machine"),
+    "machine": ("AT_LEAST", "GatewayMachine", "GatewayMachine6", "check_machine"),
     "model": ("NatModel", "Segment"),
 }
 _MODULE_OF = {name: f"natgw.testing.{module}" for module, names in _MODULES.items() for name in names}

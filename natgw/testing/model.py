@@ -4,7 +4,8 @@ It shares no code with natgw.datapath but the configuration's words. A packet is
 arrives and with which endpoints, or that it is dropped. Which external port a new mapping gets is for the gateway to
 choose: the model asks for it by `allocated` after the gateway has chosen, and judges the choice.
 
-Everything here walks whole dictionaries. It is meant to be read beside RFC 4787, 5382 and 5508.
+Everything here walks whole dictionaries. It is meant to be read beside RFC 4787, 5382 and 5508. NAT66 has the same rules, of
+other addresses and in ICMPv6's words.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from natgw.testing.modelwords import (
     FIRST_UNPRIVILEGED,
     IDLE,
     OTHER,
+    QUERIES,
     STREAM_AFTER_S,
     TCP_STATES,
+    TOLD,
     WITH_PORTS,
     Answered,
     Arrives,
@@ -31,13 +34,14 @@ from natgw.testing.modelwords import (
     Segment,
 )
 
-__all__ = ["FIRST_UNPRIVILEGED", "IDLE", "OTHER", "STREAM_AFTER_S", "TCP_STATES", "TICK_S", "WITH_PORTS", "Answered", "Arrives",
-           "Disagreement", "Dropped", "Endpoint", "ModelFlow", "ModelMapping", "NatModel", "Outcome", "Segment"]
+__all__ = ["FIRST_UNPRIVILEGED", "IDLE", "OTHER", "QUERIES", "STREAM_AFTER_S", "TCP_STATES", "TICK_S", "TOLD", "WITH_PORTS",
+           "Answered", "Arrives", "Disagreement", "Dropped", "Endpoint", "ModelFlow", "ModelMapping", "NatModel", "Outcome",
+           "Segment"]
 
 
 @dataclass
 class NatModel(ModelState):
-    """One gateway: `inside` are the containers' addresses, `external` the gateway's own.
+    """One gateway and one IP version: `inside` are the containers' addresses, `external` the gateway's own.
 
     `published` is (protocol, port outside) to the endpoint inside. `allocated(protocol, internal, remote)` tells the
     external endpoint that the gateway has just given to an internal one towards a remote one, or None.
@@ -50,7 +54,7 @@ class NatModel(ModelState):
         if packet.dst[0] in self.external:
             if packet.protocol not in WITH_PORTS:
                 return Dropped("the host's own")
-            if packet.protocol == "icmp":
+            if packet.protocol in QUERIES:
                 return Answered() if packet.event == "ask" else Dropped("no query")
             if not self.nat.hairpin and (packet.protocol, packet.dst[1]) not in self.published:
                 return Dropped("no hairpin")
@@ -62,7 +66,7 @@ class NatModel(ModelState):
 
     def _outward(self, packet: Segment) -> Outcome:
         flow = self._flow(packet.protocol, internal=packet.src, remote=packet.dst)
-        if packet.protocol == "icmp" and flow is not None and packet.event != "ask":
+        if packet.protocol in QUERIES and flow is not None and packet.event != "ask":
             flow = None
         if flow is None:
             begun = self._begin_outward(packet)
@@ -70,16 +74,16 @@ class NatModel(ModelState):
                 return begun
             flow = begun
         if packet.ttl <= 1:
-            return Dropped("ttl", (11, 0))
+            return Dropped.telling("ttl", packet)
         if not self._passes(flow, packet, outward=True):
             return Dropped("tcp state")
         return Arrives("outside", flow.external, flow.remote, flow.number)
 
     def _begin_outward(self, packet: Segment) -> ModelFlow | Dropped:
-        if packet.protocol == "icmp" and packet.event != "ask":
+        if packet.protocol in QUERIES and packet.event != "ask":
             return Dropped("no query")
         if packet.ttl <= 1:
-            return Dropped("ttl", (11, 0))
+            return Dropped.telling("ttl", packet)
         if packet.protocol == "tcp":
             for (protocol, port), target in self.published.items():
                 if protocol == "tcp" and target == packet.src and packet.event not in ("syn", "synack"):
@@ -88,7 +92,7 @@ class NatModel(ModelState):
                 return Dropped("tcp state")
         mapping = self._mapping_for(packet)
         if mapping is None:
-            return Dropped("no port", (3, 13))
+            return Dropped.telling("no port", packet)
         if packet.protocol == "tcp":
             self.held.pop((packet.dst, mapping.external), None)
         return self._begin(packet.protocol, packet.src, mapping.external, packet.dst, "outbound", mapping)
@@ -96,7 +100,7 @@ class NatModel(ModelState):
     def _resume_published(self, packet: Segment, port: int) -> ModelFlow | Dropped:
         if packet.event != "ack":
             return Dropped("tcp state")
-        external = (self.external[0], port)
+        external = (self._usual_address(packet.dst[0]), port)
         if self._flow("tcp", external=external, remote=packet.dst):
             return Dropped("taken")
         flow = self._begin("tcp", packet.src, external, packet.dst, "published", None)
@@ -128,7 +132,7 @@ class NatModel(ModelState):
     def from_outside(self, packet: Segment) -> Outcome:
         """A packet to one of the gateway's addresses."""
         flow = self._flow(packet.protocol, external=packet.dst, remote=packet.src)
-        if packet.protocol == "icmp":
+        if packet.protocol in QUERIES:
             if flow is None or packet.event != "answer":
                 return Answered() if packet.event == "ask" else Dropped("no flow")
         if flow is None:
@@ -139,7 +143,7 @@ class NatModel(ModelState):
                 return begun
             flow = begun
         if packet.ttl <= 1:
-            return Dropped("ttl", (11, 0))
+            return Dropped.telling("ttl", packet)
         if not self._passes(flow, packet, outward=False):
             return Dropped("tcp state")
         return Arrives(flow.internal[0], flow.remote, flow.internal, flow.number)
@@ -154,13 +158,13 @@ class NatModel(ModelState):
                 self.held.setdefault((packet.src, packet.dst), self.now + self.nat.hold_syn_s)
             return Dropped("filtered")
         if packet.ttl <= 1:
-            return Dropped("ttl", (11, 0))
+            return Dropped.telling("ttl", packet)
         if packet.protocol == "tcp" and (packet.event not in TCP_STATES["new"][0]
                                          or (packet.event == "ack" and not self.nat.pick_up)):
             return Dropped("tcp state")
         if self._flow(packet.protocol, internal=target, remote=packet.src) is not None:
             # Towards this remote the endpoint is already known by another external one.
-            if mapping is None or packet.protocol == "tcp":
+            if mapping is None or packet.protocol in ("tcp", "sctp"):
                 return Dropped("taken")
             return Arrives(target[0], packet.src, target)
         kind = "published" if mapping is None else "inbound"
@@ -206,7 +210,7 @@ class NatModel(ModelState):
         elif flow.waits_to_stream and flow.answered and self.now - flow.created >= STREAM_AFTER_S:
             flow.waits_to_stream = False
             flow.timeout_s = self.nat.timeouts.udp_stream_s
-        elif flow.protocol not in ("udp", "icmp") and not flow.answered and not original:
+        elif flow.protocol not in ("udp", *QUERIES) and not flow.answered and not original:
             flow.timeout_s = getattr(self.nat.timeouts, IDLE.get(flow.protocol, OTHER)[1])
         flow.answered = flow.answered or not original
         if outward:

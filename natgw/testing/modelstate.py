@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from natgw.datapath.behaviour import Dependence, NatBehaviour, NatConfig
-from natgw.testing.modelwords import FIRST_UNPRIVILEGED, WITH_PORTS, Disagreement, Endpoint, ModelFlow, ModelMapping, Segment
+from natgw.testing.modelwords import (
+    FIRST_UNPRIVILEGED,
+    QUERIES,
+    WITH_PORTS,
+    Disagreement,
+    Endpoint,
+    ModelFlow,
+    ModelMapping,
+    Segment,
+)
 
 TICK_S = 1.0
 
@@ -109,16 +119,27 @@ class ModelState:
     def _addresses_for(self, packet: Segment) -> list[str]:
         chosen = [str(address) for address in self.nat.external_addresses if str(address) in self.external]
         if not chosen:
-            return [packet.dst[0] if packet.dst[0] in self.external else self.external[0]]
+            return [packet.dst[0] if packet.dst[0] in self.external else self._usual_address(packet.dst[0])]
         if self.nat.paired:
-            return [chosen[int.from_bytes(bytes(map(int, packet.src[0].split("."))), "big") % len(chosen)]]
+            return [chosen[int(ip_address(packet.src[0])) % len(chosen)]]
         return chosen
+
+    def _usual_address(self, destination: str) -> str:
+        """Where none is configured: the first one, or of IPv6 the one whose leading bits are the destination's for longest
+        (RFC 6724 section 5, rule 8), so that those of a private network are met with a private one.
+        """
+        if ":" not in destination:
+            return self.external[0]
+        bits = f"{int(ip_address(destination)):0128b}"
+        alike = [next((at for at, bit in enumerate(f"{int(ip_address(own)):0128b}") if bit != bits[at]), 128)
+                 for own in self.external]
+        return self.external[alike.index(max(alike))]
 
     def _ports_for(self, packet: Segment) -> range:
         """RFC 4787 REQ-3: below 1024 stays below, and others above, where the range has such ports."""
         if packet.protocol not in WITH_PORTS:
             return range(1)
-        low, high = (0, 65535) if packet.protocol == "icmp" else self.port_range
+        low, high = (0, 65535) if packet.protocol in QUERIES else self.port_range
         if self.own_policy or self._behaviour(packet.protocol).overload:
             return range(low, high + 1)
         if self.nat.port_rest_s and low <= packet.src[1] <= high:

@@ -5,18 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 Endpoint = tuple[str, int]
-WITH_PORTS = ("udp", "tcp", "icmp", "udplite", "sctp")
-IDLE = {"udp": ("udp_s", "udp_stream_s"), "icmp": ("icmp_s", "icmp_s"), "udplite": ("udplite_s", "udplite_stream_s"),
-        "sctp": ("sctp_init_s", "sctp_established_s"), "gre": ("gre_s", "gre_stream_s")}
+QUERIES = ("icmp", "icmpv6")
+"""Whose identifier does for a port."""
+WITH_PORTS = ("udp", "tcp", *QUERIES, "udplite", "sctp")
+IDLE = {"udp": ("udp_s", "udp_stream_s"), "icmp": ("icmp_s", "icmp_s"), "icmpv6": ("icmp_s", "icmp_s"),
+        "udplite": ("udplite_s", "udplite_stream_s"), "sctp": ("sctp_init_s", "sctp_established_s"),
+        "gre": ("gre_s", "gre_stream_s")}
 """The timeouts of a conversation that has not been answered, and of one that has; TCP has one for each state."""
 OTHER = ("other_s", "other_s")
 FIRST_UNPRIVILEGED = 1024
 STREAM_AFTER_S = 2.0
+TOLD = {"ttl": {4: (11, 0), 6: (3, 0)}, "no port": {4: (3, 13), 6: (1, 1)}, "nobody": {4: (3, 3), 6: (1, 4)}}
+"""Type and code of the ICMP error that says so to a sender (RFC 792, RFC 1812), and of ICMPv6's (RFC 4443)."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What of a packet a NAT looks at. `protocol` is "udp", "tcp", "icmp", "udplite", "sctp"; "gre" and numbers have no ports.
+    """What of a packet a NAT looks at. `protocol` is "udp", "tcp", "icmp", "icmpv6", "udplite", "sctp"; "gre" and numbers
+    have no ports. Addresses are text, and say which version the packet is of.
 
     An ICMP query's identifier is the port of the end that is behind the NAT, and the other end's port is 0. Where there are no
     ports, both are 0.
@@ -29,6 +35,10 @@ class Segment:
     dst: Endpoint
     event: str = ""
     ttl: int = 64
+
+    @property
+    def version(self) -> int:
+        return 6 if ":" in self.src[0] else 4
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,11 @@ class Dropped:
 
     why: str
     error: tuple[int, int] | None = None
+
+    @classmethod
+    def telling(cls, why: str, packet: Segment) -> Dropped:
+        """Such an error is of the packet's version."""
+        return cls(why, TOLD[why][packet.version])
 
 
 @dataclass(frozen=True)

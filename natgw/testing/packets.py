@@ -23,15 +23,13 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Packet, Raw
 
+from natgw.testing.modelwords import QUERIES, Endpoint
 from natgw.wire.checksum import checksum, pseudo_sum
 from natgw.wire.transport import GRE, SCTP, UDPLITE, finish_sctp_checksum
 
-Endpoint = tuple[str, int]
 NUMBERS = {"udplite": UDPLITE, "sctp": SCTP, "gre": GRE, "50": 50}
 """The protocols that scapy's own layers are not needed for."""
 WITHOUT_PORTS = ("gre", "50")
-QUERIES = ("icmp", "icmpv6")
-"""The protocols whose identifier does for a port."""
 EVENTS = {"S": "syn", "SA": "synack", "A": "ack", "PA": "ack", "FA": "fin", "R": "rst", "RA": "rst"}
 """What TCP flags say to the model."""
 ECHO_TYPES = {4: (8, 0), 6: (128, 129)}
@@ -218,3 +216,15 @@ def fragments_of(whole: Packet, size: int, number: int) -> list[Packet]:
     return [IPv6(src=whole.src, dst=whole.dst, hlim=whole.hlim, tc=whole.tc, fl=whole.fl)
             / IPv6ExtHdrFragment(nh=whole.nh, offset=at - _IPV6_BYTES >> 3, m=int(at + size < len(data)), id=number)
             / Raw(data[at : at + size]) for at in range(_IPV6_BYTES, len(data), size)]
+
+
+def joined(fragments: list[Packet]) -> Packet:
+    """The packet that fragments are, all of them there and in order."""
+    first = fragments[0]
+    if isinstance(first, IPv6):
+        header = IPv6(src=first.src, dst=first.dst, hlim=first.hlim, tc=first.tc, fl=first.fl, nh=first[IPv6ExtHdrFragment].nh)
+    else:
+        header = first.copy()
+        header.remove_payload()
+        header.flags, header.len, header.chksum = 0, None, None
+    return dissected(bytes(header / Raw(b"".join(bytes(each)[transport_of(bytes(each)).at :] for each in fragments))))

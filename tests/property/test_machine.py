@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 from hypothesis.stateful import invariant
 
 from natgw.testing.machine import AT_LEAST, GatewayMachine, check_machine
+from tests.conftest import examples
 from tests.generated import note
 
 
@@ -36,6 +38,6 @@ class RestlessNat(GatewayMachine):
 
 
 @pytest.mark.timeout(900)  # minutes on a machine that others use too
-@pytest.mark.parametrize("machine", [AnyNat, RestlessNat])
-def test_the_gateway_keeps_to_the_model(machine: type[GatewayMachine]) -> None:
-    check_machine(machine, at_least=AT_LEAST | ({"at rest": 500} if machine is RestlessNat else {}))
+@pytest.mark.parametrize(("machine", "tries", "more"), [(AnyNat, 100, {}), (RestlessNat, 150, {"at rest": 500})])
+def test_the_gateway_keeps_to_the_model(machine: type[GatewayMachine], tries: int, more: dict[str, int]) -> None:
+    check_machine(machine, at_least=AT_LEAST | more, settings=settings(max_examples=examples(tries)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import (
@@ -20,15 +20,19 @@ from scapy.layers.inet6 import (
 from scapy.packet import Packet, Raw
 
 from natgw.datapath import NatConfig
+from natgw.datapath.sides import Uplink
 from natgw.testing import (
+    GatewayMachine6,
     SimulatedGateway,
     Wire,
     assert_checksums,
     assert_deliveries_equal,
     assert_packets_equal,
+    check_machine,
     difference,
     summary,
 )
+from natgw.testing.model import Disagreement
 from natgw.testing.strategies import (
     ICMPV6_ERROR_TYPES,
     Conversation,
@@ -293,3 +297,25 @@ def test_nothing_breaks_the_gateway(nat: NatConfig, data: bytes, sender: str) ->
         if delivery.to == sender:
             assert_checksums(delivery.data)  # the gateway's own answer
     assert len(gateway.send("c1", udp(OWN, 5000, FAR, 53))) == 1
+
+
+# ---- the state machine -------------------------------------------------------------------------------------
+
+
+class Machine6(GatewayMachine6):
+    """As it is, but not to be shared: it counts."""
+
+
+QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=40, phases=[Phase.generate])
+
+
+def test_a_gateway_that_errs_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes its first address wherever it goes to."""
+    monkeypatch.setattr(Uplink, "external_for", lambda self, destination, hop: self.addresses[0])
+    with pytest.raises(Disagreement, match="not one of"):
+        check_machine(Machine6, at_least={}, settings=QUICK)
+
+
+def test_a_machine_that_says_nothing_fails() -> None:
+    with pytest.raises(AssertionError, match=r"too few cases.*'nothing like this': 0"):
+        check_machine(Machine6, at_least={"arrived": 1, "nothing like this": 1}, settings=settings(QUICK, max_examples=3))
