@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from natgw.datapath import Datapath, Port
+from natgw.host.reading import BATCH_BYTES, BATCH_FRAMES, Buffers
 from natgw.wire.segment import LONGEST_FRAME_BYTES, CannotSegment, segments, superframes
 from natgw.wire.vnet import GSO_ECN, GSO_UDP_L4, NEEDS_CSUM
 
@@ -34,10 +35,6 @@ FEWEST_FRAMES = 64
 BYTES_PER_TURN = 1 << 20
 """The same bound for superframes, which are more work each: 64 of 16 KiB, the average on a busy TCP connection. With 4 MiB
 TCP up had 0.57 of the kernel's rate, and has 0.66."""
-BATCH_FRAMES = 64
-BATCH_BYTES = 400_000
-"""Read before they are decided about, and then written. Of TCP's rate 200 to 600 KB made no difference beyond the noise; with
-1 MB, more than a processor's second cache holds, nothing was left of the gain."""
 SLICE_S = 0.002
 """How long frames are served before the event loop has its turn (API, timers)."""
 LINGER_S = 50e-6
@@ -47,10 +44,6 @@ An answer is often some microseconds away: the other end has just been handed a 
 more than that, and where the processor halts in between, several times more. Asking costs only time that nobody else wants,
 since every time round it is offered to the other processes (sched_yield).
 """
-BUFFER_BYTES = 10 + 14 + 8 * 65535 + 64
-"""The longest superframe that Linux makes (GSO_MAX_SIZE) with its offload header, and a little, so that a fixed-size unpack
-never runs off the end. A page that no frame has reached takes no memory."""
-
 _GONE = frozenset((errno.EBADFD, errno.EBADF, errno.ENODEV, errno.ENXIO))
 
 
@@ -69,9 +62,9 @@ OnLost = Callable[[Port, OSError], None]
 
 
 class _Entry:
-    __slots__ = ("busy", "fd", "link", "on_lost", "port", "served")
+    __slots__ = ("busy", "fd", "fit", "link", "on_lost", "port", "read", "served")
 
-    def __init__(self, port: Port, link: PumpedLink, on_lost: OnLost) -> None:
+    def __init__(self, port: Port, link: PumpedLink, on_lost: OnLost, buffers: Buffers) -> None:
         self.fd = link.fd
         self.port = port
         self.link = link
@@ -80,6 +73,9 @@ class _Entry:
         """It had several frames the last time."""
         self.served = 0
         """The last round in which it had any."""
+        self.read = buffers.reader(link.kind)
+        self.fit = BATCH_FRAMES
+        """How many frames such as the last ones make a batch."""
 
 
 class Pump:
@@ -93,8 +89,7 @@ class Pump:
         self._epoll = select.epoll()
         self._entries: dict[int, _Entry] = {}
         self._counters: dict[int, list[int]] = {}
-        self._buffers = [bytearray(BUFFER_BYTES) for _ in range(BATCH_FRAMES)]
-        self._into = [[buffer] for buffer in self._buffers]
+        self._buffers = Buffers()
         self._flush = datapath.flush
         self._round = 0
         """Counts the questions to all ports."""
@@ -117,7 +112,7 @@ class Pump:
 
     def add(self, port: Port, link: PumpedLink, on_lost: OnLost) -> None:
         """Serve a link whose frames come in at `port`. `on_lost` is called once if the link goes away by itself."""
-        self._entries[link.fd] = _Entry(port, link, on_lost)
+        self._entries[link.fd] = _Entry(port, link, on_lost, self._buffers)
         port.tx = self._counters.pop(link.fd, port.tx)
         self._epoll.register(link.fd, select.EPOLLIN)
 
@@ -168,29 +163,36 @@ class Pump:
     def _serve_one(self, entry: _Entry, now: float) -> None:
         """Move a frame of a port that will hardly have a second one."""
         try:
-            n = os.readv(entry.fd, self._into[0])
+            n = os.readv(entry.fd, self._buffers.first)
         except BlockingIOError:
             return
         except OSError as error:
             self._failed(entry, error)
             return
         port = entry.port
-        port.receive(self._buffers[0], n, now)
+        port.receive(self._buffers.frames[0], n, now)
         self._flush()
         port.rx_frames += 1
         port.rx_bytes += n
 
     def _serve(self, entry: _Entry, now: float, turn: int) -> None:
         """Move up to `turn` frames of a port, a batch at a time."""
-        port, buffers = entry.port, self._buffers
+        port, buffers = entry.port, self._buffers.frames
         frames = size = 0
         while True:
-            sizes, empty = self._read(entry, turn - frames)
+            try:
+                sizes, empty = entry.read(entry.fd, min(entry.fit, turn - frames))
+            except OSError as error:
+                self._failed(entry, error)
+                break
             receive = port.receive
+            read = size
             for buffer, n in zip(buffers, sizes, strict=False):
                 receive(buffer, n, now)
                 size += n
             frames += len(sizes)
+            if sizes:
+                entry.fit = min(BATCH_FRAMES, BATCH_BYTES * len(sizes) // (size - read or 1) + 1)
             if empty or frames >= turn or size >= BYTES_PER_TURN:
                 break
             self._datapath.send()
@@ -198,23 +200,6 @@ class Pump:
         entry.busy = frames > 1
         port.rx_frames += frames
         port.rx_bytes += size
-
-    def _read(self, entry: _Entry, most: int) -> tuple[list[int], bool]:
-        """Read frames into the buffers: the length of each, and whether the port is known to be empty now."""
-        fd, read, sizes, room = entry.fd, os.readv, list[int](), BATCH_BYTES
-        try:
-            for into in self._into if most >= BATCH_FRAMES else self._into[:most]:
-                n = read(fd, into)
-                sizes.append(n)
-                room -= n
-                if room < 0:
-                    break
-        except BlockingIOError:
-            return sizes, True
-        except OSError as error:
-            self._failed(entry, error)
-            return sizes, True
-        return sizes, False
 
     def _failed(self, entry: _Entry, error: OSError) -> None:
         """A read failed: a packet socket says so once when its interface goes down, and works again when it is up."""

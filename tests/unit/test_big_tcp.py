@@ -162,7 +162,7 @@ def test_one_that_lies_about_itself_goes_nowhere(lab: Lab) -> None:
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    made = Bench()
+    made = Bench("veth")
     try:
         yield made
     finally:

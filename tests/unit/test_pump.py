@@ -13,7 +13,8 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from natgw.datapath import Datapath, DatapathConfig, NetworkConfig, Port, PortKind
-from natgw.host.pump import BATCH_FRAMES, FRAMES_PER_TURN, Pump
+from natgw.host.pump import FRAMES_PER_TURN, Pump
+from natgw.host.reading import BATCH_FRAMES
 from natgw.wire.ethernet import parse_mac
 
 MACS = {"a": "02:42:ac:11:00:02", "b": "02:42:ac:11:00:03"}
@@ -27,7 +28,7 @@ class PipeLink:
     name: str
     near: socket.socket
     far: socket.socket
-    kind: str = "pipe"
+    kind: str
     offload: bool = True
     udp_offload: bool = True
     big_tcp: bool = True
@@ -37,9 +38,9 @@ class PipeLink:
 
 
 class Bench:
-    """A bridge with two ports on a pump. `got` is what the far end of `b` received."""
+    """A bridge with two ports on a pump, of links of a kind. `got` is what the far end of `b` received."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
         self.loop = asyncio.new_event_loop()
         self.datapath = Datapath(DatapathConfig(seed=1))
         bridge = self.datapath.add_network(NetworkConfig(
@@ -54,7 +55,7 @@ class Bench:
             for end in (near, far):
                 end.setblocking(False)
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
-            link = self.links[name] = PipeLink(name, near, far)
+            link = self.links[name] = PipeLink(name, near, far, kind)
             port = self.ports[name] = self.datapath.add_port(bridge, name, PortKind.ENDPOINT,
                                                              transmit=self.pump.transmitter(link))
             self.pump.add(port, link, lambda port, error: self.lost.append((port.name, error)))
@@ -101,9 +102,10 @@ def frame(payload: bytes, source: str = "a", destination: str = "b") -> bytes:
     return bytes(10) + parse_mac(MACS[destination]) + parse_mac(MACS[source]) + LOCAL_EXPERIMENTAL + payload
 
 
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    made = Bench()
+@pytest.fixture(params=["tap", "veth"])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """Of taps, which are read frame by frame, and of veth pairs, of which a batch is read at once."""
+    made = Bench(request.param)
     try:
         yield made
     finally:
@@ -123,6 +125,7 @@ def test_frames_arrive_once_in_order_and_whole(bench: Bench, count: int) -> None
 def test_frames_of_more_bytes_than_a_batch_arrive_in_order_and_whole(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a smaller bound than a busy uplink has, since a socket pair does not hold as much."""
     monkeypatch.setattr("natgw.host.pump.BATCH_BYTES", 4_000)
+    monkeypatch.setattr("natgw.host.reading.BATCH_BYTES", 4_000)
     sent = [frame(bytes((number,)) * 1_400) for number in range(20)]
     for each in sent:
         bench.links["a"].far.send(each)
