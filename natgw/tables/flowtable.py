@@ -134,11 +134,12 @@ class FlowTable:
         flow.ended = True
         for leg in (flow.original, flow.reply):
             leg.neighbour.flows -= 1
-        contact = None if self._contacts is None else _contact(flow)
-        if self._contacts is not None and contact is not None:
-            self._contacts[contact] -= 1
-            if not self._contacts[contact]:
-                del self._contacts[contact]
+        if self._contacts is not None:
+            contact = _contact(flow)
+            if contact is not None:
+                self._contacts[contact] -= 1
+                if not self._contacts[contact]:
+                    del self._contacts[contact]
         if flow.mapping is not None:
             flow.mapping.flows -= 1
         self._on_end(flow)

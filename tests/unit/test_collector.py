@@ -8,7 +8,7 @@ import time
 import weakref
 
 from natgw.host.collector import Collector
-from tests.unit.test_resting import Table
+from tests.unit.flow_lab import Table
 
 
 class _Knot:

@@ -5,37 +5,11 @@ from __future__ import annotations
 import gc
 import time
 import weakref
-from typing import Any
 
-from natgw.tables.flows import Flow, Leg, Mapping, Realm, leg_key, reversed_key
+from natgw.tables.flows import Flow, Mapping, leg_key
 from natgw.tables.flowtable import EXPIRE_AT_ONCE, FlowTable
-from natgw.tables.neigh import Neighbour
 from natgw.wire.ipv4 import TCP, UDP
-
-INTERNAL, REMOTE, EXTERNAL = bytes((10, 0, 0, 2)), bytes((203, 0, 113, 9)), bytes((198, 51, 100, 2))
-
-
-class Table:
-    """A table that keeps two flows awake, and what it told."""
-
-    def __init__(self, max_awake: int = 2) -> None:
-        self.ended: list[Flow] = []
-        self.woken: list[Flow] = []
-        self.flows = FlowTable(10_000_000, self.ended.append, self.woken.append, max_awake)
-        self.inside, self.outside = Realm(), Realm()
-        self.hop: Neighbour[Any] = Neighbour(REMOTE, 0.0)
-
-    def add(self, number: int, now: float, timeout_s: float = 30.0, mapping: Mapping | None = None) -> Flow:
-        flow = self.make(number, mapping)
-        flow.timeout_s = timeout_s
-        self.flows.add(flow, now)
-        return flow
-
-    def make(self, number: int, mapping: Mapping | None) -> Flow:
-        key = leg_key(INTERNAL, REMOTE, number >> 16, number & 0xFFFF)
-        rewrite = leg_key(EXTERNAL, REMOTE, number >> 16, number & 0xFFFF)
-        return Flow(UDP, Leg(key, rewrite, self.inside, self.hop),
-                    Leg(reversed_key(rewrite), reversed_key(key), self.outside, self.hop), mapping, "n", "outbound")
+from tests.unit.flow_lab import EXTERNAL, INTERNAL, REMOTE, Table
 
 
 def test_a_flow_that_woke_up_is_what_it_was() -> None:
@@ -143,8 +117,7 @@ def test_expiry_looks_at_no_flow_but_those_that_are_due() -> None:
             looked_at += 1
             return super().last(flow)
 
-    table = Table()
-    table.flows = Watched(10_000_000, table.ended.append, table.woken.append, 100)
+    table = Table(100, Watched)
     table.flows.expire(0.0)
     for number in range(5000):
         table.add(number, number / 1000, timeout_s=7440.0 if number % 50 else 30.0)
