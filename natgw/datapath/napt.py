@@ -222,14 +222,15 @@ class Napt:
     def _resume_published(self, packet: IpPacket, publication: Publication, bridge: Bridge, uplink: Uplink,
                           hop: Neighbour[Port], inside: Neighbour[Port], now: float) -> Leg | Verdict:
         """A server's segment of a connection older than the gateway: its external port is the published one, not a new one."""
-        if tcp_state.event_of(packet.tcp_flags) is not tcp_state.Event.ACK:
-            return Verdict.DROP_TCP_STATE
+        state = self._first_state(packet, now)
+        if isinstance(state, Verdict):
+            return state
         address = uplink.external_for(packet.dst, hop.ip) if publication.host_ip is None else publication.host_ip.packed
         original = Leg(leg_key(packet.dst, address, packet.dport, publication.host_port),
                        leg_key(packet.dst, packet.src, packet.dport, packet.sport), uplink.realm, inside)
         reply = Leg(leg_key(packet.src, packet.dst, packet.sport, packet.dport),
                     leg_key(address, packet.dst, publication.host_port, packet.dport), bridge.realm, hop)
-        added = self._add(Flow(TCP, original, reply, None, bridge.name, "published"), TcpState.ESTABLISHED, now)
+        added = self._add(Flow(TCP, original, reply, None, bridge.name, "published"), state, now)
         return reply if isinstance(added, Leg) else added
 
     def _first_state(self, packet: IpPacket, now: float) -> TcpState | Verdict:
@@ -378,8 +379,8 @@ class Napt:
     def end_flows_of(self, realm: Realm, address: bytes) -> None:
         """An internal address is gone: so are its flows, whichever side began them."""
         for flow in self.flows:
-            legs = (flow.original, flow.reply)
-            if any((leg.realm is realm and source(leg.key) == address) or destination(leg.rewrite) == address for leg in legs):
+            leg = flow.inner
+            if leg.realm is realm and source(leg.key) == address:
                 self.flows.remove(flow)
 
     def end_flows_outside(self, keep: Iterable[bytes]) -> None:

@@ -98,7 +98,7 @@ class NatModel(ModelState):
         return self._begin(packet.protocol, packet.src, mapping.external, packet.dst, "outbound", mapping)
 
     def _resume_published(self, packet: Segment, port: int) -> ModelFlow | Dropped:
-        if packet.event != "ack":
+        if packet.event != "ack" or not self.nat.pick_up:
             return Dropped("tcp state")
         external = (self._usual_address(packet.dst[0]), port)
         if self._flow("tcp", external=external, remote=packet.dst):
