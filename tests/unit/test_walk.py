@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
-from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.packet import Raw
 
 from natgw.datapath import NatConfig, Verdict
-from tests.unit.core_lab import A_IP, B_IP, B_MAC, EXTERNAL, GATEWAY_IP, REMOTE, Lab, from_a, from_b, from_outside
+from tests.unit.core_lab import (
+    A_IP,
+    B_IP,
+    B_MAC,
+    EXTERNAL,
+    GATEWAY_IP,
+    GATEWAY_MAC,
+    REMOTE,
+    Lab,
+    arp_reply,
+    from_a,
+    from_b,
+    from_outside,
+    uplink_config,
+)
 
 SECOND = "198.51.100.3"
 
@@ -92,3 +107,87 @@ def test_the_sequential_policy_goes_on_where_it_was() -> None:
     assert lab.flows() == []
     lab.send("a", from_a(UDP(sport=9, dport=9), dst=GATEWAY_IP))
     assert lab.external_port(lab.send("b", from_b(UDP(sport=2003, dport=53)))) == 50003
+
+
+# -- what begins inside ----------------------------------------------------------------------------------------------
+
+
+def test_a_station_of_the_network_that_nobody_told_of_is_asked_for() -> None:
+    """By way of the gateway, for a sender with a narrower netmask."""
+    lab = Lab()
+    lab.add_port("c")
+    out = lab.send("a", from_a(UDP(sport=5000, dport=53) / b"data", dst="172.17.0.4"))
+    assert (out.verdict, sorted(out.ports)) == (Verdict.QUEUED, ["a", "b", "c"])
+    found = lab.send("c", arp_reply("172.17.0.4", "02:42:ac:11:00:04", to_ip=GATEWAY_IP, to_mac=GATEWAY_MAC))
+    (arrived,) = [each for each in found.sent if each.port == "c"]
+    assert (arrived.packet.dst, arrived.packet[IP].ttl) == ("02:42:ac:11:00:04", 63)
+
+
+@pytest.mark.parametrize("masquerade", [True, False])
+def test_nothing_goes_out_where_no_neighbour_can_be_added(masquerade: bool) -> None:
+    """The tables hold what they are told to: here the two containers, and the router with one more."""
+    lab = Lab(max_neighbours=2)
+    lab.bridge.config = replace(lab.bridge.config, masquerade=masquerade)
+    for number, dst in enumerate(("198.51.100.7", "198.51.100.8")):
+        out = lab.send("a", from_a(UDP(sport=5000, dport=53), dst=dst))
+        assert out.verdict is (Verdict.DROP_NEIGHBOURS_FULL if number else Verdict.QUEUED)
+    out = lab.send("a", from_a(UDP(sport=5000, dport=53), dst="172.17.0.4"))
+    assert (out.verdict, out.sent) == (Verdict.DROP_NEIGHBOURS_FULL, [])
+    out = lab.send("a", from_a(UDP(sport=5000, dport=53), src="172.17.0.4"))
+    assert out.verdict is (Verdict.DROP_NEIGHBOURS_FULL if masquerade else Verdict.ROUTED)
+    assert len(lab.flows()) == masquerade
+
+
+@pytest.mark.requirement("U7")
+def test_without_hairpins_published_ports_are_reached_from_inside_all_the_same() -> None:
+    lab = Lab(nat=NatConfig(hairpin=False))
+    lab.publish(8080, 80, "udp", container=B_IP)
+    lab.publish(45001, 80, "udp", container=B_IP)
+    for sport, port in ((5000, 8080), (5001, 45001)):
+        out = lab.send("a", from_a(UDP(sport=sport, dport=port), dst=EXTERNAL))
+        assert (out.verdict, out.ports, out.packet[UDP].dport) == (Verdict.TRANSLATED_HAIRPIN, ["b"], 80)
+    for body, verdict in ((UDP(sport=5002, dport=45000), Verdict.DROP_HAIRPIN), (UDP(sport=5000, dport=8081), Verdict.TO_HOST),
+                          (TCP(sport=5000, dport=45001), Verdict.DROP_HAIRPIN), (TCP(sport=5000, dport=8080), Verdict.TO_HOST)):
+        assert lab.send("a", from_a(body, dst=EXTERNAL)).verdict is verdict
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_at_the_external_address_what_has_no_ports_is_the_hosts(exclusive: bool) -> None:
+    """From inside, as from outside: natgw cannot tell whose it is. Other ICMP queries nobody answers for the host."""
+    lab = Lab(exclusive=exclusive)
+    for protocol in (47, 58):
+        assert lab.send("a", from_a(Raw(bytes(40)), dst=EXTERNAL, proto=protocol)).verdict is Verdict.TO_HOST
+    out = lab.send("a", from_a(ICMP(type=13), dst=EXTERNAL))
+    assert out.verdict is (Verdict.DROP_NO_MAPPING if exclusive else Verdict.TO_HOST)
+
+
+def test_an_address_of_the_host_alone_is_never_natgws() -> None:
+    """Even where natgw has the uplink's own for itself, and in the range of its ports."""
+    lab = Lab(exclusive=True)
+    lab.dp.update_uplink(uplink_config(local=("192.0.2.50",)))
+    for body in (UDP(sport=5000, dport=45000), TCP(sport=5000, dport=45000, flags="S"), ICMP(id=3)):
+        out = lab.send("a", from_a(body, dst="192.0.2.50"))
+        assert (out.verdict, out.ports) == (Verdict.TO_HOST, ["host"])
+
+
+@pytest.mark.requirement("I6")
+def test_a_later_fragment_of_an_error_has_no_flow_of_its_own() -> None:
+    lab = Lab()
+    first = from_a(ICMP(type=3, code=1) / IP(src=REMOTE, dst=A_IP) / UDP(), flags="MF", id=9)
+    later = from_a(Raw(bytes(64)), proto=1, frag=8, id=9)
+    assert lab.send("a", first).verdict is Verdict.DROP_PROTOCOL
+    assert lab.send("a", later).verdict is Verdict.FRAGMENT_WAITS
+    assert lab.send("a", from_a(Raw(bytes(64)), proto=58)).verdict is Verdict.DROP_PROTOCOL
+    whole = from_a(ICMP(type=3, code=1) / IP(src=REMOTE, dst=A_IP) / UDP())
+    assert lab.send("a", whole).verdict is Verdict.DROP_ICMP_NO_FLOW
+
+
+@pytest.mark.requirement("I8")
+@pytest.mark.parametrize("nat", [NatConfig(), NatConfig(ports_per_host=1), NatConfig(flows_per_host_per_s=1)])
+def test_who_gets_no_more_flows_is_told_and_counted(nat: NatConfig) -> None:
+    lab = Lab(nat=nat, port_range=(50000, 50000))
+    assert lab.send("a", from_a(UDP(sport=5000, dport=53))).verdict is Verdict.TRANSLATED_OUT
+    out = lab.send("a", from_a(UDP(sport=5001, dport=53)))
+    assert out.verdict in (Verdict.DROP_PORTS_EXHAUSTED, Verdict.DROP_HOST_PORTS, Verdict.DROP_HOST_RATE)
+    assert (out.ports, out.packet[ICMP].type, out.packet[ICMP].code) == (["a"], 3, 13)
+    assert len(lab.flows()) == 1

@@ -37,6 +37,7 @@ from tests.unit.lab6 import (
     from_a6,
     from_outside6,
     partial6,
+    solicitation,
 )
 from tests.unit.test_bridge import frame
 
@@ -257,3 +258,37 @@ def test_only_to_the_gateways_address_a_request_is_for_its_dhcp_server() -> None
     assert lab.send("a", from_a(body)).verdict is Verdict.TRANSLATED_OUT
     assert lab.send("a", from_a(UDP(sport=68, dport=68) / bootp, dst=GATEWAY_IP)).verdict is Verdict.TO_HOST
     assert asked == ["a"]
+
+
+@pytest.mark.requirement("B4", "V2")
+def test_what_is_to_a_group_and_no_neighbour_discovery_floods() -> None:
+    """mDNS; a router's advertisement, which is the stations' to judge; and what only looks like neighbour discovery."""
+    asked = solicitation(GATEWAY6)
+    mdns = Ether(src=A_MAC, dst="33:33:00:00:00:fb") / IPv6(src=A6_LL, dst="ff02::fb") / UDP(sport=5353, dport=5353)
+    router = Ether(src=A_MAC, dst="33:33:00:00:00:01") / IPv6(src=A6_LL, dst="ff02::1", hlim=255) / ICMPv6ND_RA()
+    other = Ether(src=A_MAC, dst=asked.dst, type=0x88B5) / Raw(bytes(asked[IPv6]))
+    for lab in (Lab(), Lab6(), Lab6(network={"advertises": False})):
+        for packet in (mdns, router, other):
+            out = lab.send("a", packet)
+            assert (out.verdict, out.ports) == (Verdict.FLOODED, ["host", "b"])
+            assert {bytes(each.packet) for each in out.sent} == {bytes(packet)}
+
+
+def test_what_is_neither_arp_nor_ip_is_nothing_to_the_gateway() -> None:
+    packet = Ether(src=A_MAC, dst=GATEWAY_MAC, type=0x88B5) / Raw(bytes(60))
+    for lab in (Lab(), Lab6()):
+        out = lab.send("a", packet)
+        assert (out.verdict, out.sent) == (Verdict.DROP_ETHERTYPE, [])
+
+
+def test_an_offload_header_that_lies_makes_no_frame_fit() -> None:
+    """What it says of TCP is not so of a datagram, nor of ARP."""
+    lab = Lab()
+    lab.dp.remove_port(lab.ports["b"])
+    lab.add_port("b", PortKind.ENDPOINT, mtu=1000)
+    lab.send("b", frame(B_MAC, A_MAC))
+    lies = VNET.pack(0, GSO_TCPV4, 54, 100, 0, 0)
+    for packet in (from_a(UDP() / bytes(1200), dst=B_IP, to_mac=B_MAC),
+                   Ether(src=A_MAC, dst=B_MAC) / ARP(op=2, hwsrc=A_MAC, psrc=A_IP) / Raw(bytes(1200))):
+        out = lab.send("a", packet, vnet=lies)
+        assert (out.verdict, out.sent) == (Verdict.DROP_TOO_BIG, [])

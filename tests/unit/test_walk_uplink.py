@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface, IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 from typing import Any
 
 import pytest
@@ -15,13 +15,17 @@ from natgw.datapath import NatBehaviour, NatConfig, Route, UplinkConfig, Verdict
 from natgw.datapath.behaviour import Dependence
 from natgw.wire.ethernet import parse_mac
 from tests.unit.core_lab import (
+    B_IP,
     BROADCAST_MAC,
     EXTERNAL,
+    GATEWAY_IP,
+    GATEWAY_MAC,
     REMOTE,
     ROUTER,
     ROUTER_MAC,
     UPLINK_MAC,
     Lab,
+    arp_reply,
     from_a,
     from_outside,
     uplink_config,
@@ -115,6 +119,12 @@ def test_between_link_local_addresses_neighbours_speak_with_the_host(exclusive: 
         assert (out.verdict, out.sent) == (theirs, [])
     out = lab.send("uplink", from_outside6(UDP(sport=5, dport=45000), src=ROUTER6))
     assert (out.verdict, out.sent) == (Verdict.DROP_MARTIAN_SOURCE, [])
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_frame_without_anything_in_it_is_a_frame(exclusive: bool) -> None:
+    out = Lab(exclusive=exclusive).send("uplink", Ether(src=ROUTER_MAC, dst=UPLINK_MAC, type=0x88CC))
+    assert (out.verdict, out.sent) == (Verdict.DROP_ETHERTYPE if exclusive else Verdict.TO_HOST, [])
 
 
 # -- what belongs to whom --------------------------------------------------------------------------------------------
@@ -214,6 +224,39 @@ def test_nothing_begins_where_the_network_is_gone_or_internal(how: str) -> None:
             object.__setattr__(lab.bridge.config, "internal", True)
         out = lab.send("uplink", packet)
         assert (out.verdict, out.sent) == (Verdict.DROP_NO_MAPPING, [])
+
+
+@HOW
+def test_nothing_begins_where_no_neighbour_can_be_added(how: str) -> None:
+    """The tables hold what they are told to: here the router and the two containers."""
+    lab, packet = inward(how, max_neighbours=2)
+    before = len(lab.flows())
+    lab.dp.remove_neighbour(lab.bridge, IPv4Address(B_IP))
+    assert lab.send("uplink", packet).ports == ["a"]
+    lab, packet = inward(how, max_neighbours=2)
+    packet[IP].src = "198.51.100.7"  # the router's network has room for one more, and then for nobody
+    assert lab.send("uplink", packet).verdict is Verdict.TRANSLATED_IN
+    packet[IP].src = "198.51.100.8"
+    out = lab.send("uplink", packet)
+    assert (out.verdict, out.sent, len(lab.flows())) == (Verdict.DROP_NEIGHBOURS_FULL, [], before + 1)
+
+
+def test_nothing_begins_to_a_container_that_cannot_be_asked_for() -> None:
+    lab = Lab(max_neighbours=2)
+    lab.publish(8080, 80, "udp", container="172.17.0.4")
+    out = lab.send("uplink", from_outside(UDP(sport=5000, dport=8080)))
+    assert (out.verdict, out.sent, lab.flows()) == (Verdict.DROP_NEIGHBOURS_FULL, [], [])
+
+
+def test_a_container_nobody_told_of_is_asked_for() -> None:
+    lab = Lab()
+    lab.add_port("c")
+    lab.publish(8080, 80, "udp", container="172.17.0.4")
+    out = lab.send("uplink", from_outside(UDP(sport=5000, dport=8080)))
+    assert (out.verdict, sorted(out.ports)) == (Verdict.QUEUED, ["a", "b", "c"])
+    found = lab.send("c", arp_reply("172.17.0.4", "02:42:ac:11:00:04", to_ip=GATEWAY_IP, to_mac=GATEWAY_MAC))
+    (arrived,) = [each for each in found.sent if each.port == "c"]
+    assert (arrived.packet[IP].dst, arrived.packet[UDP].dport) == ("172.17.0.4", 80)
 
 
 def test_the_next_connection_to_a_published_port_takes_the_fast_path() -> None:
