@@ -286,7 +286,7 @@ def _to_local(dp: Datapath, bridge: Bridge, packet: IpPacket, now: float) -> Ver
         return forward_later_fragment(dp, bridge, packet, now)
     if packet.is_icmp:
         return _ping(dp, bridge, packet, now) if dp.config.exclusive else to_host(bridge, packet)
-    if not _is_natgws(dp, bridge, packet):
+    if not _is_natgws(dp, packet):
         return to_host(bridge, packet)
     if not dp.napt.nat.hairpin and dp.napt.publication_at(packet.protocol, packet.dst, packet.dport) is None:
         return Verdict.DROP_HAIRPIN
@@ -300,14 +300,11 @@ def _ping(dp: Datapath, side: Side, packet: IpPacket, now: float) -> Verdict:
     return Verdict.DROP_FRAGMENT if packet.is_fragment else answer_echo(dp, side, packet, now)
 
 
-def _is_natgws(dp: Datapath, bridge: Bridge, packet: IpPacket) -> bool:
+def _is_natgws(dp: Datapath, packet: IpPacket) -> bool:
     """Whether an endpoint at one of the uplink's addresses is natgw's, not the host's."""
-    napt, (low, high) = dp.napt, dp.config.port_range
-    external = packet.dst + packet.dport.to_bytes(2, "big")
+    low, high = dp.config.port_range
     return (dp.config.exclusive or low <= packet.dport <= high
-            or napt.publication_at(packet.protocol, packet.dst, packet.dport) is not None
-            or napt.flows.mapping_at(packet.protocol, external) is not None
-            or napt.leg_of(bridge.realm, packet) is not None)
+            or dp.napt.publication_at(packet.protocol, packet.dst, packet.dport) is not None)
 
 
 def loop_back(dp: Datapath, uplink: Uplink, packet: IpPacket, now: float) -> Verdict:

@@ -191,3 +191,29 @@ def test_who_gets_no_more_flows_is_told_and_counted(nat: NatConfig) -> None:
     assert out.verdict in (Verdict.DROP_PORTS_EXHAUSTED, Verdict.DROP_HOST_PORTS, Verdict.DROP_HOST_RATE)
     assert (out.ports, out.packet[ICMP].type, out.packet[ICMP].code) == (["a"], 3, 13)
     assert len(lab.flows()) == 1
+
+
+@pytest.mark.requirement("C4")
+def test_untranslated_too_the_sender_is_told_that_there_is_no_route() -> None:
+    """By the gateway of its network; and nobody is told of an error."""
+    lab = Lab()
+    lab.bridge.config = replace(lab.bridge.config, masquerade=False)
+    lab.dp.update_uplink(replace(uplink_config(), routes=()))
+    out = lab.send("a", from_a(UDP(sport=5000, dport=53), ttl=1))
+    assert (out.verdict, out.ports, out.packet[IP].src) == (Verdict.ICMP_UNREACHABLE, ["a"], GATEWAY_IP)
+    assert (out.packet[ICMP].type, out.packet[ICMP].code) == (3, 0)
+    out = lab.send("a", from_a(ICMP(type=3, code=1) / IP(src=REMOTE, dst=A_IP) / UDP()))
+    assert (out.verdict, out.sent) == (Verdict.DROP_NO_ROUTE, [])
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+def test_an_address_that_became_the_uplinks_is_the_hosts_for_who_spoke_with_it_before(fast_path: bool) -> None:
+    """Whoever had it has it no more: what is sent to it is the host's, as it is for those who begin now."""
+    lab = Lab(fast_path=fast_path)
+    packet = from_a(UDP(sport=5000, dport=53), dst=SECOND)
+    lab.send("a", packet)
+    assert [each.packet[UDP].dport for each in lab.send("uplink", arp_reply(SECOND, "02:cc:00:00:00:01")).sent] == [53]
+    lab.dp.update_uplink(uplink_config(more=(SECOND,)))
+    for source in (packet, from_b(UDP(sport=5000, dport=53), dst=SECOND)):
+        out = lab.send("a" if source is packet else "b", source)
+        assert (out.verdict, out.ports) == (Verdict.TO_HOST, ["host"])
