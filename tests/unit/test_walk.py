@@ -7,6 +7,8 @@ from ipaddress import IPv4Address
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
+from scapy.layers.l2 import ARP
 from scapy.packet import Raw
 
 from natgw.datapath import NatConfig, Verdict
@@ -18,6 +20,8 @@ from tests.unit.core_lab import (
     GATEWAY_IP,
     GATEWAY_MAC,
     REMOTE,
+    ROUTER,
+    ROUTER_MAC,
     Lab,
     arp_reply,
     from_a,
@@ -25,6 +29,7 @@ from tests.unit.core_lab import (
     from_outside,
     uplink_config,
 )
+from tests.unit.lab6 import A6_LL, REMOTE6, Lab6, from_a6
 
 SECOND = "198.51.100.3"
 
@@ -36,6 +41,20 @@ def test_a_later_fragment_to_the_external_address_is_the_hosts_unless_natgw_has_
         exclusive: bool, verdict: Verdict, ports: list[str]) -> None:
     out = Lab(exclusive=exclusive).send("a", from_a(Raw(bytes(64)), dst=EXTERNAL, proto=17, frag=8, id=9))
     assert (out.verdict, out.ports) == (verdict, ports)
+
+
+@pytest.mark.requirement("U11", "U7")
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_later_fragment_to_the_external_address_goes_where_its_first_went(exclusive: bool) -> None:
+    lab = Lab(exclusive=exclusive)
+    lab.publish(8080, 80, "udp", container=B_IP)
+    parts = (from_a(UDP(sport=5000, dport=8080, len=128) / bytes(56), dst=EXTERNAL, flags="MF", id=9),
+             from_a(Raw(bytes(64)), dst=EXTERNAL, proto=17, frag=8, id=9))
+    for part in parts:
+        out = lab.send("a", part)
+        assert (out.ports, out.packet[IP].src, out.packet[IP].dst) == (["b"], EXTERNAL, B_IP)
+    other = from_a(Raw(bytes(64)), dst=EXTERNAL, proto=17, frag=8, id=10)
+    assert lab.send("a", other).verdict is (Verdict.FRAGMENT_WAITS if exclusive else Verdict.TO_HOST)
 
 
 @pytest.mark.requirement("G6")
@@ -217,3 +236,32 @@ def test_an_address_that_became_the_uplinks_is_the_hosts_for_who_spoke_with_it_b
     for source in (packet, from_b(UDP(sport=5000, dport=53), dst=SECOND)):
         out = lab.send("a" if source is packet else "b", source)
         assert (out.verdict, out.ports) == (Verdict.TO_HOST, ["host"])
+
+
+@pytest.mark.requirement("G1", "I3", "V1")
+def test_of_what_is_said_of_an_error_nobody_is_told_and_it_is_counted_for_what_it_is() -> None:
+    """From an address that is valid on its link alone, and where there is no uplink."""
+    lab = Lab6()
+    error6 = ICMPv6DestUnreach() / IPv6(src=REMOTE6, dst=A6_LL) / UDP(sport=53, dport=5000)
+    out = lab.send("a", from_a6(error6, src=A6_LL))
+    assert (out.verdict, out.sent) == (Verdict.DROP_MARTIAN_SOURCE, [])
+    lab.dp.clear_uplink()
+    out = lab.send("a", from_a(ICMP(type=3, code=1) / IP(src=REMOTE, dst=A_IP) / UDP()))
+    assert (out.verdict, out.sent) == (Verdict.DROP_NO_UPLINK, [])
+
+
+@pytest.mark.requirement("I3")
+def test_an_error_finds_its_way_again_where_that_is_not_known_any_more() -> None:
+    """The uplink changed, and the next hop is asked for; a container's port went, and it is asked for behind the others."""
+    lab = Lab()
+    lab.send("a", from_a(UDP(sport=45000, dport=53)))
+    lab.dp.update_uplink(uplink_config(mtu=1400))
+    error = ICMP(type=3, code=3) / IP(src=REMOTE, dst=A_IP) / UDP(sport=53, dport=45000)
+    out = lab.send("a", from_a(error))
+    assert (out.verdict, out.packet[ARP].pdst) == (Verdict.QUEUED, ROUTER)
+    (sent,) = lab.send("uplink", arp_reply(ROUTER, ROUTER_MAC)).sent
+    assert (sent.packet[IP].src, sent.packet[ICMP].type) == (EXTERNAL, 3)
+    lab.dp.remove_port(lab.ports["a"])
+    error = ICMP(type=3, code=3) / IP(src=EXTERNAL, dst=REMOTE) / UDP(sport=45000, dport=53)
+    out = lab.send("uplink", from_outside(error))
+    assert (out.verdict, [(each.port, each.packet[ARP].pdst) for each in out.sent]) == (Verdict.QUEUED, [("b", A_IP)])
