@@ -406,7 +406,7 @@ class Napt:
         self._published_from[protocol, publication.container_ip.packed, publication.container_port] = publication
         for (pool_protocol, pool_address), pool in self._pools.items():
             if pool_protocol == protocol and address in (any_address(pool_address), pool_address):
-                pool.take(port)
+                pool.claim(port)
 
     def unpublish(self, publication: Publication) -> None:
         """Take a published port back; its flows end. Raises NotFound."""

@@ -61,6 +61,13 @@ class PortPool:
         del self._owner[port]
         return True
 
+    def claim(self, port: int) -> None:
+        """Take a port, in range or not, that nobody has, though it may rest: whom it rests for does not get it again."""
+        if self._state[port] == _RESTING:
+            del self._owner[port]
+            self._set_free(port)
+        self.take(port)
+
     def release(self, port: int, *, owner: bytes = b"", rest_until: float = 0.0) -> None:
         """Give a port back, at once or when `rest_until` (seconds of the clock that `wake` is given) has come."""
         if self._state[port] != _TAKEN:
@@ -76,7 +83,7 @@ class PortPool:
         """End the rest of those ports whose time is over."""
         while self._resting and self._resting[0][0] <= now:
             until, port = heappop(self._resting)
-            # One that was taken back meanwhile, and perhaps rests once more, has another entry for that.
+            # One that was taken meanwhile, and perhaps rests once more, has another entry for that.
             if self._state[port] == _RESTING and self._owner[port][1] == until:
                 del self._owner[port]
                 self._set_free(port)

@@ -252,6 +252,12 @@ class Pools(RuleBasedStateMachine):
             del self.resting[port]
             self.taken.add(port)
 
+    @rule(port=st.integers(98, 107))
+    def claim(self, port: int) -> None:
+        self.pool.claim(port)
+        self.resting.pop(port, None)
+        self.taken.add(port)
+
     @precondition(lambda self: self.taken)
     @rule(data=st.data(), owner=st.sampled_from((b"a", b"b")), rest_s=st.sampled_from((0.0, 2.0, 9.0)))
     def release(self, data: st.DataObject, owner: bytes, rest_s: float) -> None:

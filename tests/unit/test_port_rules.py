@@ -159,6 +159,19 @@ def test_a_port_published_when_a_mapping_has_just_ended_is_no_mappings() -> None
     assert udp(lab, PORT) != PORT
 
 
+@pytest.mark.requirement("C2", "U4")
+def test_a_port_published_while_it_rests_is_not_even_its_last_owners_again() -> None:
+    lab = Lab(nat=NatConfig(port_rest_s=120))
+    udp(lab, PORT)
+    lab.wait(302)
+    publication = lab.publish(PORT, 53, "udp", container=B_IP)
+    assert udp(lab, PORT) != PORT
+    lab.wait(302)
+    assert udp(lab, PORT) != PORT, "nor when the rest is over"
+    lab.dp.unpublish(publication)
+    assert udp(lab, PORT, b=True) == PORT
+
+
 @pytest.mark.requirement("U4")
 @pytest.mark.parametrize("nat", [NatConfig(), LINUX], ids=["its own", "shared"])
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
@@ -237,3 +250,6 @@ def test_an_old_connection_keeps_the_address_that_its_server_is_published_at() -
     assert (out.packet[IP].src, out.packet[TCP].sport) == (SECOND, 8080)
     assert lab.send("uplink", answer(SECOND)).ports == ["a"]
     assert lab.send("uplink", answer(EXTERNAL)).verdict is Verdict.TO_HOST
+    assert lab.send("a", from_a(TCP(sport=80, dport=5000, flags="A"))).packet[IP].src == SECOND
+    (flow,) = lab.flows()
+    assert (flow["protocol"], flow["original"]["packets"], flow["reply"]["packets"]) == ("tcp", 1, 2)
