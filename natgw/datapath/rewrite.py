@@ -23,7 +23,7 @@ def prepare(leg: Leg, protocol: int) -> None:
     """Compute, once for the life of a flow, the checksum changes that the leg's rewrite causes."""
     addresses = delta(leg.key[:-4], leg.rewrite[:-4])
     ports = delta(leg.key[-4:], leg.rewrite[-4:])
-    leg.key_sum = ones_sum(leg.key[:-4]) + 0xFFFF - TYPE_IPV4
+    leg.key_sum = ones_sum(leg.key[:-4]) - TYPE_IPV4
     leg.ip_delta = combine((addresses, TTL_DELTA))
     if protocol in (ICMP, ICMPV6):
         # The identifier stands for both ports but is there once.
@@ -40,7 +40,7 @@ def prepare_flow(flow: Flow) -> None:
     original, reply = flow.original, flow.reply
     key, rewrite, protocol = original.key, original.rewrite, flow.protocol
     before, after = ones_sum(key[:-4]), ones_sum(rewrite[:-4])
-    original.key_sum, reply.key_sum = before + 0xFFFF - TYPE_IPV4, after + 0xFFFF - TYPE_IPV4
+    original.key_sum, reply.key_sum = before - TYPE_IPV4, after - TYPE_IPV4
     there, back = fold((before ^ 0xFFFF) + after), fold((after ^ 0xFFFF) + before)
     original.ip_delta, reply.ip_delta = fold(there + TTL_DELTA), fold(back + TTL_DELTA)
     ports = slice(-4, -2 if protocol in (ICMP, ICMPV6) else None)  # the identifier is there once

@@ -152,13 +152,15 @@ def test_who_solicits_the_gateway_is_answered_and_known_by_its_option_alone(mac:
     assert (port, answer.src, answer.dst) == ("a", GATEWAY_MAC, mac or B_MAC)
     assert (answer[IPv6].src, answer[IPv6].dst, answer[ICMPv6ND_NA].tgt, answer[ICMPv6ND_NA].R) == (GATEWAY6, A6, GATEWAY6, 1)
     assert answer[ICMPv6NDOptDstLLAddr].lladdr == GATEWAY_MAC
-    assert segment.known(A6) == (None if mac is None else (A_MAC, "a"))
+    assert [(entry.ip, entry.mac) for entry in segment.bridge.neighbours.entries()] == (
+        [] if mac is None else [(raw(A6), parse_mac(A_MAC))])
 
 
 @pytest.mark.requirement("V2")
 def test_an_advertisement_is_learned_of_who_was_asked_for_and_never_answered() -> None:
     segment = Segment()
     segment.discovery(nd.NEIGHBOUR_ADVERTISEMENT, A6_LL, A6)
+    segment.discovery(nd.NEIGHBOUR_ADVERTISEMENT, A6_LL, A6, override=False)
     assert segment.bridge.neighbours.entries() == [], "nobody asked"
     for address in (A6, B6):
         segment.bridge.neighbours.resolve(raw(address), 1.0)
@@ -234,6 +236,16 @@ def test_one_that_was_known_is_asked_alone_first(address: str) -> None:
     assert (port, packet.dst) == ("a", A_MAC)
     counted = [segment.extras[each] for each in (Extra.ARP_REQUESTS, Extra.ND_SOLICITATIONS)]
     assert counted == ([0, 1] if ":" in address else [1, 0])
+
+
+def test_one_that_is_nowhere_any_more_is_asked_for_everywhere() -> None:
+    segment = Segment()
+    entry = segment.bridge.neighbours.confirm(raw(A_IP), parse_mac(A_MAC), segment.a, 1.0, create=True)
+    assert entry is not None
+    assert segment.bridge.ports_for(entry, parse_mac(A_MAC)) == [segment.a]
+    assert segment.bridge.ports_for(entry, None) == [segment.a, segment.b]
+    entry.port = None
+    assert segment.bridge.ports_for(entry, parse_mac(A_MAC)) == [segment.a, segment.b]
 
 
 def test_what_waited_for_a_neighbour_leaves_when_it_is_found() -> None:

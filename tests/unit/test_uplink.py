@@ -6,14 +6,17 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Interface
 
 import pytest
-from scapy.layers.inet6 import ICMPv6ND_NS
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS
 from scapy.layers.l2 import ARP
 
-from natgw.datapath import Route
+from natgw.datapath import Extra, Route
 from natgw.datapath.port import ROUTE
 from natgw.datapath.sides import LOOPBACK_MTU, NoWay
 from natgw.tables.neigh import Neighbour
+from natgw.wire import nd
+from natgw.wire.arp import ArpMessage
 from natgw.wire.ethernet import parse_mac
+from natgw.wire.nd import NdMessage
 from tests.unit.core_lab import EXTERNAL, REMOTE, ROUTER, ROUTER_MAC, UPLINK_MAC, uplink_config
 from tests.unit.lab6 import EXTERNAL6, REMOTE6, ROUTER6, UPLINK6_LL, uplink_config6
 from tests.unit.sides_lab import Outside, raw
@@ -36,6 +39,30 @@ def test_who_can_be_a_neighbour_outside() -> None:
     uplink = Outside().uplink
     assert uplink.on_link(raw(ROUTER)) and uplink.on_link(raw(ROUTER6)) and uplink.on_link(raw(REMOTE))
     assert not any(uplink.on_link(raw(each)) for each in (EXTERNAL, EXTERNAL6, UPLINK6_LL, "ff02::1"))
+
+
+def test_nothing_is_learned_of_who_has_no_address_yet_but_it_is_answered() -> None:
+    """Probes of RFC 5227 and of RFC 4862 section 5.4.2, for addresses that are natgw's."""
+    outside, mac = Outside(), parse_mac(ROUTER_MAC)
+    outside.uplink.hear_arp(ArpMessage(1, mac, bytes(4), bytes(6), raw(EXTERNAL)), outside.out, 5.0)
+    probe = NdMessage(nd.NEIGHBOUR_SOLICITATION, bytes(16), raw("ff02::1:ff00:2"), raw(EXTERNAL6), mac, False, False)
+    outside.uplink.hear_nd(probe, mac, outside.out, 5.0)
+    arp, advertisement = outside.taken()
+    assert arp[1][ARP].psrc == EXTERNAL and advertisement[1][ICMPv6ND_NA].tgt == EXTERNAL6
+    assert advertisement[1][ICMPv6ND_NA].R == 0
+    assert outside.uplink.neighbours.entries() == []
+
+
+def test_what_waited_outside_in_vain_is_told_of_and_questions_are_counted() -> None:
+    outside = Outside()
+    for address in (ROUTER, ROUTER6):
+        neighbour = outside.uplink.neighbours.resolve(raw(address), 1.0)
+        assert neighbour is not None
+        neighbour.queue.add(bytes(60))
+    for now in (2.0, 3.0, 4.0):
+        outside.uplink.neighbours.tick(now)
+    assert outside.unresolved == [(outside.uplink, raw(address), [bytes(60)]) for address in (ROUTER, ROUTER6)]
+    assert [outside.extras[each] for each in (Extra.ARP_REQUESTS, Extra.ND_SOLICITATIONS)] == [3, 3]
 
 
 def test_the_address_that_a_neighbour_outside_sees_is_of_its_network_else_the_first() -> None:
