@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
 
-from natgw.datapath import records, walk
+from natgw.datapath import bridging, records, walk
 from natgw.datapath.behaviour import NatConfig
 from natgw.datapath.config import DatapathConfig, NetworkConfig, PortKind, Publication, UplinkConfig
 from natgw.datapath.fastpath import build_receiver
@@ -127,7 +127,7 @@ class Datapath:
             if bridge.advertiser is not None:
                 advertisement = bridge.advertiser.tick(now)
                 if advertisement is not None:
-                    walk.advertise(bridge, advertisement)
+                    bridging.advertise(bridge, advertisement)
                 next_tick = min(next_tick, bridge.advertiser.next_deadline() or next_tick)
         return max(next_tick, now + 0.01)
 

@@ -8,6 +8,8 @@
                   anything else is the host's or is dropped
     loop_back     what one container sends to another's external endpoint goes out and comes in again, in one go
 
+What a bridge does with a frame (`bridging.py`) and how a packet is sent on (`forward.py`) is elsewhere; here it is decided.
+
 IPv6 takes the same way as IPv4; where natgw has no IPv6 address, its frames are bridged and otherwise left alone.
 
 The fast path (`fastpath.py`) is this walk with every answer remembered; it must never decide otherwise.
@@ -18,6 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from natgw.datapath import dhcp, tcp_state
+from natgw.datapath.bridging import bridge_apart, bridge_to, flood, flood_group, hear_nd
 from natgw.datapath.config import Publication
 from natgw.datapath.forward import answer_echo, forward, forward_later_fragment, forward_untranslated, refuse
 from natgw.datapath.icmp_errors import is_about_untranslated, translate_error
@@ -37,8 +40,6 @@ from natgw.wire.ip import UNSPECIFIED6, IpPacket, is_link_local, is_martian
 from natgw.wire.ipv4 import TCP, Ipv4Packet, Malformed, has_ports, parse_ipv4
 from natgw.wire.ipv6 import parse_ipv6
 from natgw.wire.parse import parse_packet
-from natgw.wire.segment import CannotSegment, limit_segment_bytes, superframe_headers
-from natgw.wire.vnet import GSO_TCPV4, GSO_TCPV6
 
 if TYPE_CHECKING:
     from natgw.datapath.core import Datapath
@@ -62,109 +63,20 @@ def from_bridge(dp: Datapath, port: Port, bridge: Bridge, buf: bytearray, n: int
     if is_link_reserved(dst):
         return Verdict.DROP_LINK_RESERVED
     if is_group(dst):
-        return _flood_group(bridge, port, buf, n, now)
+        return flood_group(bridge, port, buf, n, now)
     if dst == bridge.mac and port is not bridge.host_port:
         port.remember(macs, ROUTE)
         return to_gateway(dp, port, bridge, buf, n, now)
     out = bridge.fdb.lookup(dst, now)
     if out is None:
-        return _flood(bridge, port, buf, n)
+        return flood(bridge, port, buf, n)
     if out is port:
         return Verdict.DROP_SAME_PORT
     if bridge.keeps_apart(port, out):
-        return _bridge_apart(dp, out, buf, n)
+        return bridge_apart(dp, out, buf, n)
     if port.mtu <= out.mtu:
         port.remember(macs, out)
-    return Verdict.BRIDGED if _bridge_to(dp, out, buf, n) else Verdict.DROP_TOO_BIG
-
-
-def _bridge_apart(dp: Datapath, out: Port, buf: bytearray, n: int) -> Verdict:
-    """Between containers that are kept apart: ARP goes through, as it does under Docker's iptables rule, and nothing else."""
-    if int.from_bytes(buf[ETH + 12 : L3], "big") == TYPE_ARP and _bridge_to(dp, out, buf, n):
-        return Verdict.BRIDGED
-    return Verdict.DROP_ICC
-
-
-def _flood_group(bridge: Bridge, port: Port, buf: bytearray, n: int, now: float) -> Verdict:
-    """Broadcast and multicast: to all other ports, and to the gateway's own ears."""
-    ethertype = int.from_bytes(buf[ETH + 12 : L3], "big")
-    if ethertype == TYPE_IPV6 and bridge.gateway6 is not None and nd.is_nd(buf, n):
-        heard = _hear_nd(bridge, port, buf, n, now)
-        if heard is not None:
-            return heard
-        if bridge.owns(bytes(buf[nd.TARGET : nd.TARGET + 16])):
-            return _flood(bridge, port, buf, n, but=bridge.host_port)  # as with ARP
-    if ethertype == TYPE_ARP:
-        message = parse_arp(buf, n)
-        if message is None:
-            return Verdict.DROP_BAD_ARP
-        bridge.hear_arp(message, port, now)
-        if bridge.owns(message.target_ip):
-            # The host port has the gateway's address too: asked as well, it would answer a second time.
-            return _flood(bridge, port, buf, n, but=bridge.host_port)
-    elif bridge.dhcp is not None and port is not bridge.host_port:
-        request = dhcp.broadcast_request(buf, n)
-        if request is not None:
-            return dhcp.serve(bridge.dhcp, bridge, port, request, now)
-    return _flood(bridge, port, buf, n)
-
-
-def _hear_nd(bridge: Bridge, port: Port, buf: bytearray, n: int, now: float) -> Verdict | None:
-    """Neighbour discovery from a station: learned from and answered; a verdict if it is to go no further."""
-    message = nd.parse_nd(buf, n)
-    if message is None:
-        return Verdict.DROP_BAD_ND
-    from_mac = bytes(buf[ETH + 6 : ETH + 12])
-    if message.type in (nd.NEIGHBOUR_SOLICITATION, nd.NEIGHBOUR_ADVERTISEMENT):
-        bridge.hear_nd(message, from_mac, port, now)
-    elif message.type == nd.ROUTER_SOLICITATION and bridge.advertiser is not None and port is not bridge.host_port:
-        answer = bridge.advertiser.answer(message, from_mac, now)
-        if answer is not None:
-            bridge.extras[Extra.ROUTER_ADVERTISEMENTS] += 1
-            port.transmit(memoryview(answer))
-    return None
-
-
-def advertise(bridge: Bridge, frame: bytearray) -> None:
-    """Send a router advertisement to every station of a bridge; the host, which is the router, needs none."""
-    bridge.extras[Extra.ROUTER_ADVERTISEMENTS] += 1
-    for port in bridge.ports:
-        if port is not bridge.host_port:
-            port.transmit(memoryview(frame))
-
-
-def _flood(bridge: Bridge, port: Port, buf: bytearray, n: int, but: Port | None = None) -> Verdict:
-    frame = memoryview(buf)[:n]
-    arp = int.from_bytes(buf[ETH + 12 : L3], "big") == TYPE_ARP
-    for out in bridge.ports:
-        if out is not port and out is not but and (n - L3 <= out.mtu or buf[1]) and (arp or not bridge.keeps_apart(port, out)):
-            out.transmit(frame)
-    return Verdict.FLOODED
-
-
-def _bridge_to(dp: Datapath, out: Port, buf: bytearray, n: int) -> bool:
-    """Send a frame unchanged to a port; one too big for the link there is made to fit if it is a TCP superframe."""
-    if n - L3 > out.mtu and not _fits(dp, buf, n, out.mtu):
-        return False
-    out.transmit(memoryview(buf)[:n])
-    return True
-
-
-def _fits(dp: Datapath, buf: bytearray, n: int, mtu: int) -> bool:
-    kind = buf[1] & 0x7F
-    if not kind:
-        return False
-    try:
-        headers = superframe_headers(memoryview(buf)[:n])
-    except CannotSegment:
-        return False
-    if (buf[4] | buf[5] << 8) + headers <= mtu:
-        return True
-    if kind not in (GSO_TCPV4, GSO_TCPV6) or headers >= mtu:
-        return False
-    dp.extras[Extra.RESIZED_SUPERFRAMES] += 1
-    limit_segment_bytes(buf, mtu - headers)
-    return True
+    return Verdict.BRIDGED if bridge_to(dp, out, buf, n) else Verdict.DROP_TOO_BIG
 
 
 def to_gateway(dp: Datapath, port: Port, bridge: Bridge, buf: bytearray, n: int, now: float) -> Verdict:
@@ -200,7 +112,7 @@ def to_gateway(dp: Datapath, port: Port, bridge: Bridge, buf: bytearray, n: int,
 
 
 def _nd_to_gateway(bridge: Bridge, port: Port, buf: bytearray, n: int, now: float) -> Verdict:
-    heard = _hear_nd(bridge, port, buf, n, now)
+    heard = hear_nd(bridge, port, buf, n, now)
     if heard is not None:
         return heard
     if buf[nd.TYPE] == nd.NEIGHBOUR_ADVERTISEMENT and bridge.host_port is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 from typing import Any
 
@@ -221,7 +222,7 @@ def test_nothing_begins_where_the_network_is_gone_or_internal(how: str) -> None:
         if gone:
             lab.dp.bridges.remove(lab.bridge)
         else:
-            object.__setattr__(lab.bridge.config, "internal", True)
+            lab.bridge.config = replace(lab.bridge.config, internal=True)
         out = lab.send("uplink", packet)
         assert (out.verdict, out.sent) == (Verdict.DROP_NO_MAPPING, [])
 
@@ -257,6 +258,20 @@ def test_a_container_nobody_told_of_is_asked_for() -> None:
     found = lab.send("c", arp_reply("172.17.0.4", "02:42:ac:11:00:04", to_ip=GATEWAY_IP, to_mac=GATEWAY_MAC))
     (arrived,) = [each for each in found.sent if each.port == "c"]
     assert (arrived.packet[IP].dst, arrived.packet[UDP].dport) == ("172.17.0.4", 80)
+
+
+@pytest.mark.requirement("C4")
+def test_a_container_nobody_told_of_is_asked_for_untranslated_too() -> None:
+    lab = Lab(max_neighbours=3)
+    lab.add_port("c")
+    lab.bridge.config = replace(lab.bridge.config, masquerade=False)
+    for number, dst in enumerate(("172.17.0.4", "172.17.0.5")):
+        out = lab.send("uplink", from_outside(UDP(sport=53, dport=5000), dst=dst))
+        assert out.verdict is (Verdict.DROP_NEIGHBOURS_FULL if number else Verdict.QUEUED)
+        assert sorted(out.ports) == ([] if number else ["a", "b", "c"])
+    found = lab.send("c", arp_reply("172.17.0.4", "02:42:ac:11:00:04", to_ip=GATEWAY_IP, to_mac=GATEWAY_MAC))
+    (arrived,) = [each for each in found.sent if each.port == "c"]
+    assert (arrived.packet[IP].src, arrived.packet[IP].dst, arrived.packet[IP].ttl) == (REMOTE, "172.17.0.4", 63)
 
 
 def test_the_next_connection_to_a_published_port_takes_the_fast_path() -> None:
