@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from natgw.tables.flows import AT_REST, NOTHING_ACKNOWLEDGED, NOWHERE, Flow, Leg, Realm
+from natgw.tables.flows import AT_REST, NOTHING_ACKNOWLEDGED, NOWHERE, RESTING, Flow, Leg, Realm
 from natgw.tables.neigh import Neighbour
 from natgw.tables.resting import RestingFlows
 from natgw.wire.ipv4 import TCP, UDP
@@ -66,6 +66,7 @@ def test_a_record_can_be_taken_out_once() -> None:
     records, flow = resting(), Table().make(1)
     assert records.rest(flow, 10, NOWHERE, 0)
     copies = [*records, *records]
+    assert {each.slot for each in (flow, *copies)} == {AT_REST} and flow.original.flow is flow.reply.flow is RESTING
     assert [records.forget(each) for each in (*copies, flow)] == [True, False, False] and len(records) == 0
 
 
