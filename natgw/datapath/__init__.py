@@ -1,6 +1,7 @@
 """Decisions: a frame comes in, frames go out. No I/O, no clock, no logging (see docs/architecture.md).
 
     walk        a frame's way, step by step, for people to read
+    bridging    what a bridge does with a frame: to one port or to all, and what it hears on the way
     fastpath    the same for flows that exist, for the machine to run
     sides       bridge and uplink: learning, ARP, routes
     napt        which flow a packet belongs to, which may begin
