@@ -95,3 +95,25 @@ def test_old_and_new_times_of_one_port_come_up_together() -> None:
     assert ([pool.is_free(port) for port in (100, 101, 102)], pool.free) == ([False, True, True], 2)
     pool.wake(40.0)
     assert pool.free == 3
+
+
+@pytest.mark.requirement("C2", "U4")
+def test_a_port_that_is_claimed_is_taken_whether_it_was_free_rested_or_lies_outside() -> None:
+    pool = full(100, 101)
+    pool.release(100, owner=A, rest_until=60.0)
+    pool.release(101)
+    for port in (100, 101, 99):
+        pool.claim(port)
+        assert pool.is_taken(port) and not pool.take_back(port, A)
+    assert pool.free == 0
+    pool.wake(60.0)
+    assert pool.is_taken(100) and pool.free == 0, "its rest is nobody's any more"
+    pool.release(100)
+    assert pool.is_free(100) and pool.free == 1
+
+
+@pytest.mark.requirement("U4")
+def test_claiming_what_somebody_has_changes_nothing() -> None:
+    pool = full(100, 100)
+    pool.claim(100)
+    assert pool.is_taken(100) and pool.free == 0
