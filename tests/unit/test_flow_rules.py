@@ -13,10 +13,11 @@ import pytest
 from scapy.layers.inet import ICMP, TCP, UDP
 from scapy.packet import Packet
 
-from natgw.datapath import PRESETS, TIMEOUT_PROFILES, NatConfig, Publication, Verdict
+from natgw.datapath import PRESETS, TIMEOUT_PROFILES, Dependence, NatBehaviour, NatConfig, Publication, Verdict
 from natgw.datapath.allocation import POLICIES
 from tests.unit.core_lab import (
     A_IP,
+    A_MAC,
     B_IP,
     REMOTE,
     ROUTER,
@@ -162,6 +163,12 @@ def test_udp_that_may_become_a_stream_may_so_after_a_rest() -> None:
     assert left(lab) == 120
 
 
+@pytest.mark.parametrize("behaviour", [*(NatBehaviour(mapping=each) for each in Dependence), PRESETS["linux"].tcp],
+                         ids=[*(each.value for each in Dependence), "shared"])
+def test_flows_rest_whatever_their_mapping_depends_on(behaviour: NatBehaviour) -> None:
+    crowd(Lab(nat=NatConfig(tcp=behaviour), max_awake_flows=2))
+
+
 # -- how a flow began ----------------------------------------------------------------------------------------------------
 
 
@@ -281,6 +288,7 @@ def test_a_server_takes_over_no_connection_that_is_a_clients_of_the_same_port() 
 @pytest.mark.parametrize("last", [
     pytest.param(None, id="it began"),
     pytest.param(from_outside(TCP(sport=5000, dport=8080, flags="S")), id="a published port was asked for in vain"),
+    pytest.param(from_a(TCP(sport=80, dport=5000, flags="A")), id="a server went on in vain"),
     pytest.param(from_outside(UDP(sport=9, dport=45000), src=OTHER), id="its mapping was asked for in vain")])
 def test_a_port_rests_from_the_end_of_its_last_flow_on_whatever_came_before(last: Packet | None) -> None:
     lab = Lab(nat=replace(OPEN, port_rest_s=120), max_flows=1)
@@ -288,7 +296,7 @@ def test_a_port_rests_from_the_end_of_its_last_flow_on_whatever_came_before(last
     lab.wait(50)
     assert lab.external_port(lab.send("a", QUESTION)) == 45000
     if last is not None:
-        assert lab.send("uplink", last).verdict is Verdict.DROP_FLOWS_FULL
+        assert lab.send("a" if last.src == A_MAC else "uplink", last).verdict is Verdict.DROP_FLOWS_FULL
     lab.dp.remove_neighbour(lab.bridge, IPv4Address(A_IP))
     lab.now += 119
     assert lab.external_port(lab.send("b", from_b(UDP(sport=45000, dport=53)))) != 45000
