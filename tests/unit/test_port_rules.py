@@ -12,6 +12,8 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Packet
 
 from natgw.datapath import PRESETS, NatConfig, Verdict
+from natgw.datapath.allocation import POLICIES, PortRequest
+from natgw.tables.portpool import PortPool
 from tests.unit.core_lab import (
     A_IP,
     B_IP,
@@ -117,6 +119,43 @@ def test_of_ports_that_are_shared_the_uplink_is_not_told_as_of_protocols_without
     udp(lab, PORT)
     lab.wait(40)
     assert (lab.flows(), told) == ([], [])
+
+
+# -- policies ----------------------------------------------------------------------------------------------------------------
+
+
+class Stubborn:
+    """A policy that knows one port alone, whether it is free or not."""
+
+    def choose(self, request: PortRequest, pool: PortPool) -> int | None:
+        return PORT
+
+
+@pytest.mark.requirement("U4")
+def test_what_a_policy_gives_that_is_not_free_is_nobodys_second_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(POLICIES, "stubborn", lambda rng: Stubborn())
+    lab = Lab(nat=NatConfig(allocation="stubborn"))
+    assert udp(lab, 1) == PORT
+    assert lab.send("a", from_a(UDP(sport=2))).verdict is Verdict.DROP_PORTS_EXHAUSTED
+    assert [flow["mapping"]["internal"] for flow in lab.flows()] == [f"{A_IP}:1"]
+
+
+@pytest.mark.requirement("C2")
+def test_a_port_that_rests_is_its_last_owners_again() -> None:
+    lab = Lab(nat=NatConfig(port_rest_s=120), port_range=(PORT, PORT))
+    udp(lab, PORT)
+    lab.wait(302)
+    assert lab.send("b", from_b(UDP(sport=PORT))).verdict is Verdict.DROP_PORTS_EXHAUSTED
+    assert udp(lab, PORT) == PORT
+
+
+@pytest.mark.requirement("C2")
+def test_no_port_rests_unless_that_is_asked_for() -> None:
+    lab = Lab(port_range=(PORT, PORT))
+    lab.now = 0.25
+    assert udp(lab, PORT) == PORT
+    lab.dp.remove_neighbour(lab.bridge, IPv4Address(A_IP))
+    assert udp(lab, PORT, b=True) == PORT
 
 
 # -- published ports beside mappings -----------------------------------------------------------------------------------------
