@@ -148,7 +148,9 @@ class Datapath:
                     and bridge.config.subnet6.overlaps(config.subnet6)):
                 raise Conflict("Pool overlaps with other one on this address space")
         bridge = Bridge(config, self.config.max_fdb_entries, self.config.max_neighbours, self.extras, self._unresolved)
+        self.flush()
         self.bridges.append(bridge)
+        self.napt.end_flows_to(bridge.routes_to)
         self._forget_plans()
         return bridge
 
@@ -196,11 +198,16 @@ class Datapath:
         self._forget_plans()
 
     def update_uplink(self, config: UplinkConfig) -> None:
-        """The interface changed: address, route, MTU, MAC. Flows of addresses that are gone end; the others go on."""
+        """The interface changed: address, route, MTU, MAC. Flows of addresses that are gone end, and those to addresses that
+        came to the host; the others go on.
+        """
         if self.uplink is not None:
             self.flush()
             self._forget_plans()
+            before = self.uplink.local
             if self.uplink.apply_local(config):
+                if came := self.uplink.local - before:
+                    self.napt.end_flows_to(came.__contains__)
                 return
             self.uplink.apply(config)
             self.napt.end_flows_outside(self.uplink.addresses)

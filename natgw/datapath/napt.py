@@ -392,6 +392,15 @@ class Napt:
             if external not in kept:
                 self.flows.remove(flow)
 
+    def end_flows_to(self, here: Callable[[bytes], bool]) -> None:
+        """Some addresses are not outside any more, but `here`: flows that go there end, and the walk judges their packets anew.
+
+        Those at rest may stay, since nothing goes by them but what the walk has sent to the outside.
+        """
+        for flow in self.flows.flows_awake():
+            if here(destination(flow.original.key)) or here(destination(flow.reply.key)):
+                self.flows.remove(flow)
+
     # -- published ports -----------------------------------------------------------------------------------------------
 
     def publish(self, publication: Publication) -> None:

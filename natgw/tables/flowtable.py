@@ -165,6 +165,10 @@ class FlowTable:
             yield from list(flows)
         yield from self._resting
 
+    def flows_awake(self) -> list[Flow]:
+        """Those that the fast path knows: `max_awake` at most, however many there are at rest."""
+        return list(self._awake)
+
     def _enter(self, flow: Flow, last: float) -> None:
         original, reply, protocol = flow.original, flow.reply, flow.protocol
         original.realm.of(protocol)[original.key] = original

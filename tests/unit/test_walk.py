@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -11,7 +11,8 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
 from scapy.layers.l2 import ARP
 from scapy.packet import Raw
 
-from natgw.datapath import NatConfig, Verdict
+from natgw.datapath import NatConfig, NetworkConfig, Verdict
+from natgw.wire.ethernet import parse_mac
 from tests.unit.core_lab import (
     A_IP,
     B_IP,
@@ -265,3 +266,37 @@ def test_an_error_finds_its_way_again_where_that_is_not_known_any_more() -> None
     error = ICMP(type=3, code=3) / IP(src=EXTERNAL, dst=REMOTE) / UDP(sport=45000, dport=53)
     out = lab.send("uplink", from_outside(error))
     assert (out.verdict, [(each.port, each.packet[ARP].pdst) for each in out.sent]) == (Verdict.QUEUED, [("b", A_IP)])
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+@pytest.mark.parametrize("answered", [True, False])
+def test_an_address_that_came_to_the_host_is_the_hosts_for_who_spoke_with_it_before(fast_path: bool, answered: bool) -> None:
+    """At another interface than the uplink, as with each network that somebody else makes on this host."""
+    lab = Lab(fast_path=fast_path)
+    port = lab.external_port(lab.send("a", from_a(UDP(sport=5000, dport=53))))
+    if answered:
+        assert lab.send("uplink", from_outside(UDP(sport=53, dport=port))).ports == ["a"]
+    lab.send("a", from_a(UDP(sport=5000, dport=54)))
+    lab.dp.update_uplink(uplink_config(local=(REMOTE,)))
+    out = lab.send("a", from_a(UDP(sport=5000, dport=53)))
+    assert (out.verdict, out.ports, lab.flows()) == (Verdict.TO_HOST, ["host"], [])
+
+
+def test_the_host_gets_another_address_and_other_flows_go_on() -> None:
+    lab = Lab()
+    packet = from_a(UDP(sport=5000, dport=53))
+    port = lab.external_port(lab.send("a", packet))
+    lab.dp.update_uplink(uplink_config(local=("192.0.2.77",)))
+    assert lab.external_port(lab.send("a", packet)) == port
+    assert lab.dp.counters()["flows_created"] == len(lab.flows()) == 1
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+def test_an_address_that_came_to_be_a_networks_is_not_looked_for_outside_any_more(fast_path: bool) -> None:
+    lab = Lab(fast_path=fast_path)
+    packet = from_a(UDP(sport=5000, dport=53), dst="172.18.0.9")
+    assert lab.send("a", packet).verdict is Verdict.TRANSLATED_OUT
+    lab.dp.add_network(NetworkConfig(name="other", subnet=IPv4Network("172.18.0.0/16"), gateway=IPv4Address("172.18.0.1"),
+                                     gateway_mac=parse_mac("02:42:ac:12:00:01")))
+    out = lab.send("a", packet)
+    assert (out.verdict, out.ports) == (Verdict.DROP_ISOLATED, [])
