@@ -67,8 +67,12 @@ class Case6:
         return "outside" if self.step.inward else "inside"
 
     @property
+    def is_tcp(self) -> bool:
+        return isinstance(self.step, Segment) and self.step.conversation.protocol == TCP
+
+    @property
     def flags(self) -> int:
-        return self.step.flags if isinstance(self.step, Segment) and self.step.conversation.protocol == TCP else 0
+        return self.step.flags if isinstance(self.step, Segment) and self.is_tcp else 0
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def _refused_on_the_way(case: Case6) -> bool:
 def _invalid_and_dying(case: Case6) -> bool:
     ours, theirs = ([(each.side, each.icmp) for each in sent] for sent in (case.natgw, case.kernel))
     refusals = [[(case.arrival, icmp)] for icmp in ((3, 0), (2, 0))]
-    return bool(case.flags or case.verdict is Verdict.DROP_ICMP_TYPE) and (
+    return (case.is_tcp or case.verdict is Verdict.DROP_ICMP_TYPE) and (
         (ours in refusals and not theirs) or (theirs in refusals and not ours))
 
 
