@@ -95,12 +95,12 @@ class Comparison:
 
     def external_port(self, gateway: str, conversation: Conversation) -> int:
         """The external port a conversation has at a gateway: its own until one is seen."""
-        return self._ports[gateway].get(conversation, conversation.port)
+        return port_at(self._ports, gateway, conversation)
 
     def step(self, step: Step) -> None:
         """Send a step through both. Raises AssertionError if what comes out differs, and is not meant to."""
         conversation = step.conversation
-        if _shared(conversation) in self._apart:
+        if shared(conversation) in self._apart:
             return
         step = self._numbered(step)
         side = "outside" if step.inward else "inside"
@@ -123,14 +123,14 @@ class Comparison:
         for difference in differences:
             self.tally.different[difference.name] += 1
             if difference.parts:
-                self._apart.add(_shared(conversation))
+                self._apart.add(shared(conversation))
         self.history.append(case)
         self._compare_state(case)
 
     def _compare_state(self, case: Case) -> None:
         """Compare what both think of a conversation that has not parted. Raises AssertionError if they do not agree."""
         conversation = case.step.conversation
-        if _shared(conversation) in self._apart or conversation.remote == EXTERNAL:
+        if shared(conversation) in self._apart or conversation.remote == EXTERNAL:
             return
         kernel = {_conversation(entry.protocol, *entry.original): entry.state for entry in self.kernel.entries()}
         ours = {}
@@ -139,7 +139,7 @@ class Comparison:
             ours[_conversation(str(flow["protocol"]), leg["src"], leg["dst"], leg["sport"], leg["dport"])] = str(flow["state"])
         # What comes from outside may have been for another conversation that looks the same there.
         for each in {past.step.conversation: None for past in self.history}:
-            if _shared(each) != _shared(conversation):
+            if shared(each) != shared(conversation):
                 continue
             states = States(each, self._states.get(each), kernel.get(each), ours.get(each), each in self._answered,
                             self._past.get(each, ()))
@@ -156,7 +156,7 @@ class Comparison:
                 raise AssertionError(f"{states}\n" + "\n".join(
                     f"    {past.step}" for past in self.history))
             self.tally.different[difference.name] += 1
-            self._apart.add(_shared(conversation))
+            self._apart.add(shared(conversation))
         self._answered.update(_goes_to(each) for each in case.natgw if each.side == "inside")
 
     def _numbered(self, step: Step) -> Step:
@@ -185,7 +185,22 @@ class Comparison:
         return made
 
 
-def _shared(conversation: Conversation) -> tuple[int, int, str, int]:
+def port_at(ports: dict[str, dict[Conversation, int]], gateway: str, conversation: Conversation) -> int:
+    """The external port of a conversation, of those seen at each gateway; its own until one is seen.
+
+    But if its own is at one of the gateways that of another conversation, which the same packets from outside can mean, and
+    at the other that has another port, then a packet to it would not be the same at both: it is meant for the other one.
+    """
+    if conversation in ports[gateway]:
+        return ports[gateway][conversation]
+    for each, port in ports[gateway].items():
+        seen = {known.get(each) for known in ports.values()}
+        if shared(each) == shared(conversation) and conversation.port in seen and len(seen) > 1:
+            return port
+    return conversation.port
+
+
+def shared(conversation: Conversation) -> tuple[int, int, str, int]:
     """What the conversations have in common that the same packets from outside can mean: if one parts, so may the others."""
     return conversation.protocol, conversation.port, conversation.remote, conversation.remote_port
 

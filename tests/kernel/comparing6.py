@@ -10,11 +10,12 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from natgw.datapath import Verdict
 from natgw.wire.checksum import adjust, checksum, delta, pseudo_sum
 from tests.kernel.addresses6 import EXTERNAL6
-from tests.kernel.comparing import STALLED_S, Tally
+from tests.kernel.comparing import STALLED_S, Tally, port_at, shared
 from tests.kernel.kernel_gateway6 import KernelGateway6
 from tests.kernel.natgw_gateway6 import NatgwGateway6
 from tests.kernel.packets import ACK, PSH, RST, SYN, TCP, UDP, URG, Conversation, Error, Segment, Step
@@ -61,6 +62,8 @@ class Case6:
     natgw: list[Emitted6]
     verdict: Verdict
     history: list[Case6]
+    states: frozenset[str]
+    """Of natgw's TCP flows that packets of this conversation can mean, after the step."""
 
     @property
     def arrival(self) -> str:
@@ -110,6 +113,10 @@ def _invalid_and_dying(case: Case6) -> bool:
         (ours in refusals and not theirs) or (theirs in refusals and not ours))
 
 
+def _ended_from_outside(case: Case6) -> bool:
+    return case.step.inward and not case.natgw and case.flags & (SYN | ACK) == SYN and "TIME_WAIT" in case.states
+
+
 def _answer_too_large(case: Case6) -> bool:
     return case.verdict is Verdict.DROP_TOO_BIG and not case.natgw and len(case.kernel) > 1 and isinstance(
         case.step, Segment) and case.step.conversation.protocol == ICMPV6
@@ -124,6 +131,8 @@ DIFFERENCES6: tuple[Difference6, ...] = (
                 "size); natgw does not.", _refused_on_the_way, silent=True),
     Difference6("refused or dropped", "G1", "Which is looked at first, flags or the hop limit and size, as in differences.py.",
                 _invalid_and_dying),
+    Difference6("ended from outside", "T8", "To Linux a SYN from outside ends a flow in TIME_WAIT, as in differences.py.",
+                _ended_from_outside, silent=True),
     Difference6("answer too large", "G6", "Linux fragments its answer to a ping that is larger than the link it came by; natgw "
                 "makes no fragments of IPv6.", _answer_too_large),
 )
@@ -150,19 +159,18 @@ class Comparison6:
     def step(self, step: Step) -> None:
         """Send a step through both. Raises AssertionError if what comes out differs, and is not meant to."""
         conversation = step.conversation
-        shared = (conversation.protocol, conversation.port, conversation.remote, conversation.remote_port)
-        if shared in self._apart:
+        if shared(conversation) in self._apart:
             return
         side, opposite = ("outside", "inside") if step.inward else ("inside", "outside")
         sent = {}
         for name, gateway in (("kernel", self.kernel), ("natgw", self.natgw)):
-            port = self._ports[name].get(conversation, conversation.port)
+            port = port_at(self._ports, name, conversation)
             sent[name] = [Emitted6(*each) for each in gateway.send(side, frames6(step, port))]
             self._learn(name, step, sent[name])
-        ports = {name: self._ports[name].get(conversation, conversation.port) for name in sent}
+        ports = {name: port_at(self._ports, name, conversation) for name in sent}
         kernel, natgw = ([self._normal(each, ports[name], ports["kernel"] != ports["natgw"]) for each in sent[name]]
                          for name in sent)
-        case = Case6(step, kernel, natgw, self.natgw.verdict, self.history)
+        case = Case6(step, kernel, natgw, self.natgw.verdict, self.history, self._states(conversation))
         found = [each for each in DIFFERENCES6 if (each.silent or kernel != natgw) and each.applies(case)]
         if kernel == natgw:
             kind = "error" if isinstance(step, Error) else {TCP: "tcp", UDP: "udp", ICMPV6: "icmp"}[conversation.protocol]
@@ -173,8 +181,14 @@ class Comparison6:
             raise AssertionError(_describe(case))
         for difference in found:
             self.tally.different[difference.name] += 1
-            self._apart.add(shared)
+            self._apart.add(shared(conversation))
         self.history.append(case)
+
+    def _states(self, conversation: Conversation) -> frozenset[str]:
+        legs: list[tuple[Any, str]] = [(flow["original"], str(flow["state"]))
+                                       for flow in self.natgw.datapath.flow_records(self.natgw.now)]
+        return frozenset(state for leg, state in legs if conversation.protocol == TCP and (
+            leg["sport"], leg["dst"], leg["dport"]) == (conversation.port, conversation.remote, conversation.remote_port))
 
     def _learn(self, gateway: str, step: Step, sent: list[Emitted6]) -> None:
         if isinstance(step, Segment) and not step.inward:
@@ -185,8 +199,8 @@ class Comparison6:
                     self._ports[gateway][step.conversation] = int.from_bytes(each.frame[at : at + 2], "big")
 
     def _normal(self, sent: Emitted6, port: int, apart: bool) -> Emitted6:
-        """The frame with the external port at zero, if the gateways chose differently."""
-        if not apart or sent.side == "inside":
+        """The frame with the external port at zero, if the gateways chose differently. A fragment is Linux's own answer."""
+        if not apart or sent.side == "inside" or sent.upper[0] not in CHECKSUM_AT:
             return sent
         frame = bytearray(sent.frame)
         _forget_port(frame, _IP, port)

@@ -90,6 +90,16 @@ def test_a_host_keeps_a_port_that_it_had_to_be_given(both: Comparison) -> None:
     assert (both.tally.same["udp out"], both.tally.dropped["udp in"]) == (3, 1)
 
 
+def test_an_answer_that_two_conversations_may_mean_is_the_same_at_both_gateways(both: Comparison) -> None:
+    """Two hosts ping two remotes with one identifier: Linux lets both keep it, natgw gives the second another one (I2)."""
+    first, second = Conversation(ICMP, "172.17.0.3", 45000, ROUTER, 0), Conversation(ICMP, "172.17.0.2", 45000, BEYOND, 0)
+    for ping in (first, second):
+        both.step(Segment(ping, False, query=ECHO))
+        both.step(Segment(ping, True, query=ECHO_REPLY))
+    both.step(Segment(Conversation(ICMP, "172.17.0.3", 45000, BEYOND, 0), True, query=ECHO_REPLY))
+    assert (both.tally.same["icmp out"], both.tally.same["icmp in"]) == (2, 3)
+
+
 def tcp(*segments: str) -> list[Step]:
     """Segments as `>S`, `<SA`: which way, and the flags that are set."""
     flags = {"S": SYN, "A": ACK, "F": FIN, "R": RST, "U": URG}

@@ -24,7 +24,7 @@ from tests.kernel.natgw_gateway import NatgwGateway
 from tests.unit.test_protocols import gre, other, sctp, udplite, verifies
 
 ONE, TWO = HOSTS
-SEQUENCES = examples(100)
+SEQUENCES = examples(200)
 _MACS = {ip: mac_bytes(GATEWAY_MAC) + mac_bytes(mac) for ip, mac in HOSTS.items()}
 _ONLY_ONE_SAYS = ("packets=", "bytes=", "use=", "zone=", "mark=", "timeout=", "stream_timeout=")
 _INWARD = mac_bytes(UPLINK_MAC) + mac_bytes(OUTSIDE_MAC)

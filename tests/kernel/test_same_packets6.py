@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -99,7 +100,10 @@ def test_the_same_packets(kernel6: KernelGateway6) -> None:
 
 UDP_FLOW, TCP_FLOW, PING = (Conversation(protocol, "fd00:1:2:3::2", 5000, REMOTES6[0], port)
                             for protocol, port in ((UDP, 80), (TCP, 80), (ICMPV6, 0)))
+PING_TOO = replace(PING, host="fd00:1:2:3::3")
 OPENED = [Segment(TCP_FLOW, inward, flags=flags) for inward, flags in _STORY[:3]]
+CLOSING = [Segment(TCP_FLOW, inward, flags=flags) for inward, flags in (
+    (False, FIN | ACK), (True, ACK), (True, FIN | ACK), (False, ACK))]
 DIFFERENT: list[tuple[str, list[Step]]] = [
     ("reset", [*OPENED, Segment(TCP_FLOW, False, flags=RST)]),
     ("reset refused", [*OPENED, Segment(TCP_FLOW, True, flags=RST, seq=-1)]),
@@ -107,7 +111,10 @@ DIFFERENT: list[tuple[str, list[Step]]] = [
     ("refused packets count", [*OPENED, Segment(TCP_FLOW, False, Envelope(ttl=1), flags=FIN | ACK)]),
     ("refused or dropped", [*OPENED, Segment(TCP_FLOW, True, Envelope(ttl=1), flags=SYN | FIN)]),
     ("refused or dropped", [Segment(TCP_FLOW, False, payload=b"x" * 1400)]),
+    ("ended from outside", [*OPENED, *CLOSING, Segment(TCP_FLOW, True, flags=SYN)]),
     ("answer too large", [Segment(PING, True, payload=b"y" * 1440, query=ECHO6)]),
+    ("answer too large", [Segment(PING, False, query=ECHO6), Segment(PING_TOO, False, query=ECHO6),
+                          Segment(PING_TOO, True, payload=b"y" * 1440, query=ECHO6)]),
 ]
 
 

@@ -223,7 +223,7 @@ def test_nothing_that_comes_in_does_harm(attack: list[tuple[Hostile, float]], fa
 
 
 @given(st.lists(hostile(), min_size=1, max_size=25))
-@settings(max_examples=examples(150))
+@settings(max_examples=examples(300))
 def test_frames_read_in_one_wake_up_are_each_counted_once(attack: list[Hostile]) -> None:
     lab = make_lab()
     before = sum(lab.dp.verdicts)

@@ -38,6 +38,6 @@ class RestlessNat(GatewayMachine):
 
 
 @pytest.mark.timeout(900)  # minutes on a machine that others use too
-@pytest.mark.parametrize(("machine", "tries", "more"), [(AnyNat, 100, {}), (RestlessNat, 150, {"at rest": 500})])
+@pytest.mark.parametrize(("machine", "tries", "more"), [(AnyNat, 250, {}), (RestlessNat, 250, {"at rest": 500})])
 def test_the_gateway_keeps_to_the_model(machine: type[GatewayMachine], tries: int, more: dict[str, int]) -> None:
     check_machine(machine, at_least=AT_LEAST | more, settings=settings(max_examples=examples(tries)))

@@ -47,6 +47,6 @@ class RestlessNat6(GatewayMachine6):
 @pytest.mark.requirement("V1", "V3", "V4")
 @pytest.mark.timeout(900)  # minutes on a machine that others use too
 @pytest.mark.parametrize(("machine", "tries", "more"), [
-    (AnyNat6, 100, {"private address": 300}), (RestlessNat6, 150, {"at rest": 500})])
+    (AnyNat6, 250, {"private address": 300}), (RestlessNat6, 250, {"at rest": 500})])
 def test_the_gateway_keeps_to_the_model(machine: type[GatewayMachine6], tries: int, more: dict[str, int]) -> None:
     check_machine(machine, at_least=AT_LEAST | more, settings=settings(max_examples=examples(tries)))

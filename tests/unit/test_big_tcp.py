@@ -47,7 +47,7 @@ def cut(frame: bytearray) -> list[bytes]:
 @given(st.integers(LONGEST_IP - 39, 200_000), st.integers(500, 9000), st.integers(0, 65535), st.integers(0, 2**32 - 1),
        st.sampled_from(["A", "PA", "FPA", "CEA"]), st.booleans())
 @example(131_000, 65_000, 65_535, 2**32 - 1, "FPA", False)
-@settings(max_examples=examples(30))
+@settings(max_examples=examples(200))
 def test_the_parts_stand_for_the_same_packets(payload: int, mss: int, ident: int, sequence: int, flags: str,
                                               timestamps: bool) -> None:
     """What a network card makes of the parts is what it would have made of the whole."""

@@ -337,7 +337,7 @@ def test_it_can_be_turned_off(config: dict[str, Any]) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from((0, 1, 20, 20, 20, 700)), st.sampled_from((64, 64, 64, 63)),
                           st.sampled_from(("DF", "DF", "DF", "")), st.booleans()), max_size=30))
-@settings(max_examples=examples(80))
+@settings(max_examples=examples(200))
 def test_the_receiver_cannot_tell(steps: list[tuple[int, int, int, str, bool]]) -> None:
     """With coalescing and without, each flow's receiver gets the same datagrams in the same order, but for the IP id."""
     frames = [datagram(bytes((number,)) * size, sport=45000 + flow, dst=REMOTE, ttl=ttl, flags=flags, id=7)

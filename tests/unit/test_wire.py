@@ -383,7 +383,7 @@ def cut(frame: bytes | bytearray) -> list[bytes]:
 @given(payload_bytes, st.integers(1, 2000), st.integers(0, 2**32 - 1), st.integers(0, 65535), st.integers(0, 255),
        st.sampled_from(([], [("NOP", None), ("NOP", None), ("Timestamp", (1, 2))])))
 @example(bytes(4000), 1448, 2**32 - 1000, 65535, 0xFF, [])
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(200))
 def test_a_tcp_superframe_is_cut_as_scapy_would_have_built_it(
         data: bytes, size: int, sequence: int, ident: int, flags: int, options: list[tuple[str, object]]) -> None:
     size = max(size, len(data) // 50 + 1)
@@ -407,7 +407,7 @@ def test_a_tcp_superframe_is_cut_as_scapy_would_have_built_it(
 
 @pytest.mark.requirement("G2")
 @given(payload_bytes, st.integers(1, 2000), st.integers(0, 65535))
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(200))
 def test_a_udp_superframe_is_cut_into_the_datagrams_it_was_made_of(data: bytes, size: int, ident: int) -> None:
     size = max(size, len(data) // 50 + 1)
 
