@@ -282,6 +282,15 @@ def test_an_address_that_came_to_the_host_is_the_hosts_for_who_spoke_with_it_bef
     assert (out.verdict, out.ports, lab.flows()) == (Verdict.TO_HOST, ["host"], [])
 
 
+def test_an_address_that_came_to_the_host_has_no_connection_from_outside_any_more() -> None:
+    lab = Lab()
+    lab.publish(8080, 80)
+    assert lab.send("uplink", from_outside(TCP(sport=5000, dport=8080, flags="S"))).ports == ["a"]
+    lab.dp.update_uplink(uplink_config(local=(REMOTE,)))
+    assert lab.flows() == []
+    assert lab.send("a", from_a(TCP(sport=80, dport=5000, flags="SA"))).verdict is Verdict.TO_HOST
+
+
 def test_the_host_gets_another_address_and_other_flows_go_on() -> None:
     lab = Lab()
     packet = from_a(UDP(sport=5000, dport=53))
