@@ -205,12 +205,11 @@ class Datapath:
             self.flush()
             self._forget_plans()
             before = self.uplink.local
-            if self.uplink.apply_local(config):
-                if came := self.uplink.local - before:
-                    self.napt.end_flows_to(came.__contains__)
-                return
-            self.uplink.apply(config)
-            self.napt.end_flows_outside(self.uplink.addresses)
+            if not self.uplink.apply_local(config):
+                self.uplink.apply(config)
+                self.napt.end_flows_outside(self.uplink.addresses)
+            if came := self.uplink.local - before:
+                self.napt.end_flows_to(came.__contains__)
 
     def clear_uplink(self) -> None:
         """Disconnect the outside; flows through it end."""

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from natgw.datapath import Datapath, Port
-from natgw.host.reading import BATCH_BYTES, BATCH_FRAMES, Buffers
+from natgw.host.reading import BATCH_FRAMES, Buffers, fitting
 from natgw.wire.segment import LONGEST_FRAME_BYTES, CannotSegment, segments, superframes
 from natgw.wire.vnet import GSO_ECN, GSO_UDP_L4, NEEDS_CSUM
 
@@ -192,7 +192,7 @@ class Pump:
                 size += n
             frames += len(sizes)
             if sizes:
-                entry.fit = min(BATCH_FRAMES, BATCH_BYTES * len(sizes) // (size - read or 1) + 1)
+                entry.fit = fitting(len(sizes), size - read)
             if empty or frames >= turn or size >= BYTES_PER_TURN:
                 break
             self._datapath.send()

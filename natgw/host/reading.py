@@ -24,6 +24,11 @@ never runs off the end. A page that no frame has reached takes no memory."""
 Read = Callable[[int, int], tuple[list[int], bool]]
 
 
+def fitting(frames: int, size: int) -> int:
+    """How many frames make a batch, if they are like these, of `size` bytes together; never more than there are buffers."""
+    return min(BATCH_FRAMES, BATCH_BYTES * frames // max(size, 1) + 1)
+
+
 class _Iovec(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
@@ -54,9 +59,11 @@ class Buffers:
         self.first = self._into[0]
         self._vectors = (_Iovec * BATCH_FRAMES)()
         self._messages = (_Message * BATCH_FRAMES)()
+        # Held: as long as it is, Python refuses to resize a buffer, which would move it from where the kernel writes.
+        self._starts = [ctypes.c_char.from_buffer(frame) for frame in self.frames]
         size = ctypes.sizeof(_Iovec)
-        for number, frame in enumerate(self.frames):
-            self._vectors[number] = _Iovec(ctypes.addressof(ctypes.c_char.from_buffer(frame)), len(frame))
+        for number, start in enumerate(self._starts):
+            self._vectors[number] = _Iovec(ctypes.addressof(start), BUFFER_BYTES)
             header = self._messages[number].header
             header.vectors, header.vector_count = ctypes.addressof(self._vectors) + number * size, 1
         words = memoryview(self._messages).cast("B").cast("I")

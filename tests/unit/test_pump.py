@@ -14,7 +14,7 @@ import pytest
 
 from natgw.datapath import Datapath, DatapathConfig, NetworkConfig, Port, PortKind
 from natgw.host.pump import FRAMES_PER_TURN, Pump
-from natgw.host.reading import BATCH_FRAMES
+from natgw.host.reading import BATCH_FRAMES, Buffers
 from natgw.wire.ethernet import parse_mac
 
 MACS = {"a": "02:42:ac:11:00:02", "b": "02:42:ac:11:00:03"}
@@ -124,12 +124,35 @@ def test_frames_arrive_once_in_order_and_whole(bench: Bench, count: int) -> None
 
 def test_frames_of_more_bytes_than_a_batch_arrive_in_order_and_whole(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a smaller bound than a busy uplink has, since a socket pair does not hold as much."""
-    monkeypatch.setattr("natgw.host.pump.BATCH_BYTES", 4_000)
     monkeypatch.setattr("natgw.host.reading.BATCH_BYTES", 4_000)
     sent = [frame(bytes((number,)) * 1_400) for number in range(20)]
     for each in sent:
         bench.links["a"].far.send(each)
     assert bench.run(len(sent)) == sent
+
+
+def test_of_a_socket_with_long_frames_fewer_are_asked_for_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    receive = Buffers.receive
+
+    def recording(buffers: Buffers, fd: int, most: int) -> tuple[list[int], bool]:
+        asked.append(most)
+        return receive(buffers, fd, most)
+
+    monkeypatch.setattr("natgw.host.reading.BATCH_BYTES", 4_000)
+    monkeypatch.setattr(Buffers, "receive", recording)
+    bench = Bench("veth")
+    try:
+        for count in (20, 40):
+            for _ in range(20):
+                bench.links["a"].far.send(frame(bytes(1_400)))
+            bench.run(count)
+            if count == 20:
+                assert asked[0] == BATCH_FRAMES
+                asked.clear()
+    finally:
+        bench.close()
+    assert asked and max(asked) == 3
 
 
 def test_one_frame_after_the_other_arrives_as_well(bench: Bench) -> None:

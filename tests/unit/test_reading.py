@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from natgw.host import reading
-from natgw.host.reading import BATCH_FRAMES, Buffers, Read
+from natgw.host.reading import BATCH_BYTES, BATCH_FRAMES, Buffers, Read, fitting
 
 FRAMES = [bytes((number,)) * (60 + number) for number in range(100)]
 
@@ -73,3 +73,14 @@ def test_frame_by_frame_it_ends_with_the_bytes_of_a_batch(pair: tuple[socket.soc
 def test_an_error_is_raised_with_its_number(read: Read) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as unconnected, pytest.raises(OSError, match="not connected"):
         read(unconnected.fileno(), BATCH_FRAMES)
+
+
+def test_a_buffer_that_the_kernel_writes_to_cannot_be_moved(buffers: Buffers) -> None:
+    with pytest.raises(BufferError):
+        buffers.frames[-1].append(0)
+
+
+@pytest.mark.parametrize(("frames", "size", "more"), [
+    (1, 0, BATCH_FRAMES), (7, 700, BATCH_FRAMES), (7, 7 * 65_000, BATCH_BYTES // 65_000 + 1), (2, 2 * BATCH_BYTES + 1, 1)])
+def test_a_batch_is_as_many_frames_as_its_bytes_allow(frames: int, size: int, more: int) -> None:
+    assert fitting(frames, size) == more

@@ -268,6 +268,14 @@ def test_an_error_finds_its_way_again_where_that_is_not_known_any_more() -> None
     assert (out.verdict, [(each.port, each.packet[ARP].pdst) for each in out.sent]) == (Verdict.QUEUED, [("b", A_IP)])
 
 
+def test_a_flow_to_an_address_that_became_the_uplinks_ends_and_others_go_on() -> None:
+    lab = Lab()
+    for dst in (SECOND, REMOTE):
+        lab.send("a", from_a(UDP(sport=5000, dport=53), dst=dst))
+    lab.dp.update_uplink(uplink_config(more=(SECOND,)))
+    assert [flow["original"]["dst"] for flow in lab.flows()] == [REMOTE]
+
+
 @pytest.mark.parametrize("fast_path", [True, False])
 @pytest.mark.parametrize("answered", [True, False])
 def test_an_address_that_came_to_the_host_is_the_hosts_for_who_spoke_with_it_before(fast_path: bool, answered: bool) -> None:
